@@ -1,0 +1,29 @@
+# One place for what every target is compiled with.
+set(CMAKE_CXX_STANDARD 20)
+set(CMAKE_CXX_STANDARD_REQUIRED ON)
+set(CMAKE_CXX_EXTENSIONS OFF)
+set(CMAKE_POSITION_INDEPENDENT_CODE ON)
+set(CMAKE_EXPORT_COMPILE_COMMANDS ON)
+set(CMAKE_RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/bin)
+set(CMAKE_LIBRARY_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/lib)
+
+find_program(SEQBOAT_CCACHE ccache)
+if(SEQBOAT_CCACHE)
+  set(CMAKE_CXX_COMPILER_LAUNCHER ${SEQBOAT_CCACHE})
+endif()
+
+# Sources are built for the baseline CPU; Highway picks the vector width at run time. Contraction is off so that
+# plain C++ arithmetic gives the same bits whatever the optimiser does; kernels ask for fused multiply-adds by name.
+add_library(seqboat_options INTERFACE)
+target_compile_options(seqboat_options INTERFACE -Wall -Wextra -Wpedantic -Wshadow=local -ffp-contract=off -fno-math-errno)
+
+set(SEQBOAT_SANITIZE "" CACHE STRING "Sanitizers to build with, e.g. address,undefined")
+if(SEQBOAT_SANITIZE)
+  target_compile_options(seqboat_options INTERFACE -fsanitize=${SEQBOAT_SANITIZE} -fno-omit-frame-pointer -fno-sanitize-recover=all)
+  target_link_options(seqboat_options INTERFACE -fsanitize=${SEQBOAT_SANITIZE})
+endif()
+option(SEQBOAT_COVERAGE "Instrument for gcov" OFF)
+if(SEQBOAT_COVERAGE)
+  target_compile_options(seqboat_options INTERFACE --coverage)
+  target_link_options(seqboat_options INTERFACE --coverage)
+endif()
