@@ -15,7 +15,31 @@ std::string read_file(const std::filesystem::path& path);
 /// A full disk is Error (kResource), any other failure Error (kFailed); what stood there before stays as it was.
 void write_file_atomically(const std::filesystem::path& path, std::string_view content);
 
-/// A file mapped read-only; an empty file maps to nothing.
+/// The same in pieces, for content too large to hold. Nothing stands at `path` (or what stood there stays) until commit() returns; a writer that is
+/// destroyed before that, by an exception say, takes its temporary file with it. Errors as write_file_atomically.
+class AtomicFileWriter {
+ public:
+  explicit AtomicFileWriter(const std::filesystem::path& path);
+  ~AtomicFileWriter();
+  AtomicFileWriter(const AtomicFileWriter&) = delete;
+  AtomicFileWriter& operator=(const AtomicFileWriter&) = delete;
+
+  void append(std::string_view bytes);  ///< small pieces are collected: one byte at a time is fine
+  void commit();                        ///< once, as the last call
+
+ private:
+  void write_out(const char* data, size_t size);
+  [[noreturn]] void fail_with(const char* doing, int error) const;
+
+  std::filesystem::path path_;
+  std::filesystem::path temporary_;  ///< empty once there is nothing to remove
+  std::string buffer_;
+  int fd_ = -1;
+};
+
+/// A regular file mapped read-only; an empty file maps to nothing. Error (kFailed) naming the path if it cannot be opened or is no regular file.
+/// Copies share the mapping. The file must not shrink while it is mapped (the system then ends the program with SIGBUS): files that this
+/// project writes are replaced by rename, never shortened.
 class MappedFile {
  public:
   static MappedFile open(const std::filesystem::path& path);

@@ -58,7 +58,8 @@ struct ModelConfig {
   void validate(const std::string& where) const;
 };
 
-/// Keys are the field names above, all present, in this order. from_json: an unknown key, a missing one or a wrong type is an Error (kModel).
+/// Keys are the field names above, all present, in this order. from_json: an unknown key, a missing one, a wrong type, or a value that validate()
+/// refuses is an Error (kModel).
 nlohmann::ordered_json to_json(const ModelConfig& config);
 ModelConfig model_config_from_json(const nlohmann::ordered_json& json, const std::string& where);
 

@@ -42,12 +42,17 @@ int64_t window_attention_items(const WindowAttentionShape& shape) noexcept;
 
 /// out[i] = sum_j a_ij v_j,  a_ij = function(scale_i q_i . k_j + bias_ij)
 /// scale: softmax Z^-1/2; relu2 and laplace 1/L with L = W (causal) or 2W (bidirectional) for a window, and without one
-/// L = i+1 (causal, i = number among the active tokens of its sequence) or the number of active tokens of the sequence.
-/// A key outside the window weighs exactly zero under every function.
+/// L = i+1 (causal, i = number among the active tokens of its sequence) or the number of active tokens of the sequence
+/// (a window of 0 counts as L = 1). A key outside the window weighs exactly zero under every function and is not multiplied by it: it may be NaN.
 ///
-/// q, k (K, Z); v, out (K, H); positions (K) original time within the sequence, read for kOriginalDistance; bias_table (2M-1) or
-/// nullptr; lse (K): log-sum-exp of the scores, written for softmax, else untouched (may be nullptr). float32 or float64.
-/// Blocked and online: no score matrix in memory. Row i depends on its own sequence alone, in a fixed order of sums.
+/// q, k (K, Z); v, out (K, H); positions (K) original time within the sequence, increasing, read for kOriginalDistance; bias_table (2M-1) or
+/// nullptr, every index into it is clamped to its ends; lse (K): log-sum-exp of the scores, written for softmax, else untouched (may be
+/// nullptr). float32 or float64. Inputs and outputs do not overlap. Accumulated in T.
+/// Blocked and online: no score matrix in memory. Row i depends on its own sequence alone, in a fixed order of sums that anything which must give
+/// the same bits (a streaming step) can follow: a score is one chain of fused multiply-adds over z in increasing order from zero, then
+/// fma(dot, scale, bias); an output element is one chain over the keys in increasing order from zero. Softmax does this in blocks of 64 keys
+/// counted from the start of the sequence: the new maximum m' of the block's keys in the window and all before, sum and output times exp(m - m'),
+/// then exp(score - m') of each key added to the sum and times v to the output; at the end the output times 1 / sum.
 /// workspace: window_attention_workspace_size<T>() elements a thread, 64-byte aligned. Calling thread only; allocates nothing.
 template <class T>
 void window_attention_fwd(const WindowAttentionShape& shape, int64_t item_begin, int64_t item_end, const T* q, const T* k, const T* v,

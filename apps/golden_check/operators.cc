@@ -1,0 +1,345 @@
+// Cases of single operators, optimisers and schedules.
+
+#include <cmath>
+
+#include "golden_case.h"
+#include "seqboat/base/error.h"
+#include "seqboat/base/philox.h"
+#include "seqboat/nn/embedding.h"
+#include "seqboat/nn/feed_forward.h"
+#include "seqboat/nn/gated_attention_unit.h"
+#include "seqboat/nn/norm.h"
+#include "seqboat/nn/official_names.h"
+#include "seqboat/ops/ops.h"
+#include "seqboat/train/optimizer.h"
+#include "seqboat/train/schedule.h"
+
+namespace golden {
+
+void check_adaptive_op(const GoldenCase& golden, Comparison& comparison);  // models.cc
+
+using seqboat::PhiloxStream;
+namespace nn = seqboat::nn;
+namespace ops = seqboat::ops;
+namespace train = seqboat::train;
+
+namespace {
+
+Tensor leaf(const Tensor& t, const Comparison& comparison) { return t.detach().to(comparison.dtype()).clone().requires_grad_(true); }
+
+nn::NamedTensors official_tensors(const GoldenCase& golden) {
+  nn::NamedTensors official = golden.with_prefix("param.");
+  official.merge(golden.with_prefix("buffer."));
+  return official;
+}
+
+/// Norm and feed-forward: a module over (T, B, D) without padding.
+template <class Module, class Forward>
+void check_module(const GoldenCase& golden, Module& module, const nn::PartsOf& parts_of, const Forward& forward, Comparison& comparison) {
+  module->to(comparison.dtype());
+  nn::load_official(*module, official_tensors(golden), parts_of);
+  module->train(golden.meta.value("train", true));
+  Tensor x = leaf(golden.at("input.x"), comparison);
+  const Tensor y = forward(x);
+  const Tensor loss = weighted_sum(y, golden.at("loss_w"));
+  loss.backward();
+  comparison.output("out.f64", y);
+  comparison.loss(loss);
+  comparison.gradient("grad.input.x", x.grad());
+  const nn::NamedTensors ours = nn::named_tensors(*module);
+  const auto get_grad = [&](const std::string& key) { return ours.at(key).grad(); };
+  const auto get = [&](const std::string& key) { return ours.at(key); };
+  for (const auto& [name, want] : golden.with_prefix("grad.param."))
+    comparison.gradient("grad.param." + name, nn::assemble_official(parts_of(name), want.sizes(), get_grad));
+  for (const auto& [name, want] : golden.with_prefix("buffer_after."))
+    comparison.value("buffer_after." + name, nn::assemble_official(parts_of(name), want.sizes(), get));
+}
+
+void check_norm(const GoldenCase& golden, Comparison& comparison) {
+  const Tensor x = golden.at("input.x");
+  nn::Norm norm(golden.meta.at("norm_type").get<std::string>() == "syncbatchnorm" ? "batchnorm" : golden.meta.at("norm_type").get<std::string>(), x.size(2),
+                golden.meta.at("affine").get<bool>());
+  // The case's names are those of the official wrapper: norm.weight, norm.scalar, ...
+  const auto parts_of = [](const std::string& name) {
+    auto parts = nn::official_layer_parts("norm." + name, false);
+    for (auto& part : parts) part.ours = part.ours.substr(std::string("norm.").size());
+    return parts;
+  };
+  check_module(golden, norm, parts_of, [&](const Tensor& in) { return norm(in.flatten(0, 1)).reshape(in.sizes()); }, comparison);
+}
+
+void check_feed_forward(const GoldenCase& golden, Comparison& comparison) {
+  const Tensor x = golden.at("input.x");
+  PhiloxStream random(0, 0);
+  const std::string kind = golden.meta.contains("norm_type") ? golden.meta["norm_type"].get<std::string>() : golden.meta.at("norm").get<std::string>();
+  nn::FeedForward ffn(x.size(2), golden.meta.at("ffn_hidden").get<int64_t>(), kind == "syncbatchnorm" ? "batchnorm" : kind,
+                      golden.meta.at("prenorm").get<bool>(), golden.meta.value("affine", golden.meta.value("norm_affine", true)), 0.0, false, random);
+  const auto parts_of = [](const std::string& name) {
+    if (name.rfind("norm.", 0) == 0) return nn::official_layer_parts(name, false);
+    return std::vector<nn::OfficialPart>{{name}};
+  };
+  check_module(
+      golden, ffn, parts_of,
+      [&](const Tensor& in) {
+        const Tensor packed = in.flatten(0, 1);
+        return ffn(packed, nn::PackedLayout::make(torch::tensor({int64_t{0}, packed.size(0)}), {}), nn::RandomKey{}, int64_t{0}).reshape(in.sizes());
+      },
+      comparison);
+}
+
+void check_router(const GoldenCase& golden, Comparison& comparison) {
+  Tensor logits = leaf(golden.at("input.u"), comparison), temperature = leaf(golden.at("param.temp"), comparison);
+  const Tensor flat = logits.reshape({-1, 2});
+  const double act_bias = static_cast<double>(static_cast<float>(golden.meta.value("act_bias", 0.0)));
+  // Every token is forced to be active, so that its probability carries a gradient.
+  auto [active, p, probability] = ops::router(flat, temperature, act_bias, torch::ones({flat.size(0)}, torch::kUInt8));
+  const Tensor probs = torch::stack({1 - p, p}, 1);
+  (probs * golden.at("loss_w").to(comparison.dtype()).reshape({-1, 2})).sum().backward();
+  comparison.output("probs.f64", probs);
+  comparison.exact("free decisions", std::get<0>(ops::router(flat, temperature, act_bias, std::nullopt)),
+                   (golden.at("probs.f64").select(-1, 1) > golden.at("probs.f64").select(-1, 0)).to(torch::kUInt8));
+  comparison.value("temp_exp", temperature.exp());
+  comparison.gradient("grad.u", logits.grad());
+  comparison.gradient("grad.param.temp", temperature.grad());
+}
+
+void check_compress(const GoldenCase& golden, Comparison& comparison) {
+  const Tensor mask = golden.at("input.mask");
+  const int64_t batch = mask.size(0), length = mask.size(1), dim = golden.at("input.x").size(2), buffer = golden.at("compress.out").size(1);
+  const Tensor active = mask.reshape({-1}).to(torch::kUInt8).contiguous();
+  auto [index, positions, offsets] = ops::active_index(active, torch::arange(batch + 1, torch::kInt64) * length);
+  const int64_t* start = offsets.const_data_ptr<int64_t>();
+  // Where the i-th active token of row b lies in the official (B, max active) buffer, and its 1-based number in row b.
+  std::vector<int64_t> place;
+  Tensor number = torch::zeros({batch * length}, torch::kInt64);
+  int64_t densest = 0;
+  for (int64_t b = 0; b < batch; ++b) {
+    densest = std::max(densest, start[b + 1] - start[b]);
+    for (int64_t i = start[b]; i < start[b + 1]; ++i) {
+      place.push_back(b * buffer + i - start[b]);
+      number[b * length + positions[i].item<int64_t>()] = i - start[b] + 1;
+    }
+  }
+  const Tensor places = torch::tensor(place, torch::kInt64);
+  const auto from_buffer = [&](const Tensor& t) { return t.reshape({batch * buffer, dim}).index_select(0, places); };
+  const auto to_buffer = [&](const Tensor& t) { return torch::zeros({batch * buffer, dim}, t.options()).index_copy(0, places, t); };
+  comparison.exact("index", number);
+  comparison.exact("max_active", torch::tensor(densest, torch::kInt64));
+
+  Tensor x = leaf(golden.at("input.x").reshape({-1, dim}), comparison);
+  const Tensor packed = ops::compress(x, active, index);
+  (packed * from_buffer(golden.at("compress.w")).to(comparison.dtype())).sum().backward();
+  comparison.output("compress.out", to_buffer(packed));
+  comparison.gradient("compress.grad_x", x.grad());
+
+  Tensor h = leaf(from_buffer(golden.at("extract.in")), comparison);
+  const Tensor restored = ops::extract(h, active, index);
+  (restored * golden.at("extract.w").to(comparison.dtype()).reshape({-1, dim})).sum().backward();
+  comparison.output("extract.out", restored);
+  comparison.gradient("extract.grad_h", to_buffer(h.grad()));
+}
+
+void check_rotary(const GoldenCase& golden, Comparison& comparison) {
+  const Tensor stored = golden.at("input.q");
+  const int64_t batch = stored.size(0), length = stored.size(1), width = stored.size(2);
+  Tensor q = leaf(stored, comparison);
+  const Tensor positions = torch::arange(length, torch::kInt64).repeat({batch});
+  const Tensor y = ops::rotary(q.reshape({-1, width}), positions);
+  (y * golden.at("loss_w").to(comparison.dtype()).reshape({-1, width})).sum().backward();
+  comparison.output("out.f64", y);
+  comparison.gradient("grad.q", q.grad());
+  if (golden.has("freqs_cis.f64")) {
+    const Tensor want = golden.at("freqs_cis.f64");
+    Tensor unit = torch::zeros({want.size(0), want.size(1), 2}, comparison.dtype());
+    unit.select(2, 0).fill_(1);
+    const Tensor rotated = ops::rotary(unit.reshape({want.size(0), -1}), torch::arange(want.size(0), torch::kInt64));
+    comparison.output("freqs_cis.f64", rotated);
+  }
+}
+
+void check_position_bias(const GoldenCase& golden, const std::string& op, Comparison& comparison) {
+  nn::AttentionOptions options;
+  options.causal = golden.meta.value("causal", false);
+  if (op == "simple_bias") {
+    Tensor table = leaf(golden.at("param.rel_pos_bias"), comparison);
+    options.position = "simple";
+    const Tensor bias = nn::position_bias_matrix(torch::arange(golden.meta.at("seq_len").get<int64_t>(), torch::kInt64), table, options);
+    (bias * golden.at("loss_w").to(comparison.dtype())).sum().backward();
+    comparison.output("out.f64", bias);
+    comparison.gradient("grad.param.rel_pos_bias", table.grad());
+  } else if (op == "local_pos_bias") {
+    const Tensor table = golden.at("param.rel_pos_bias").to(comparison.dtype()), want = golden.at("out");
+    const int64_t window = golden.meta.at("window").get<int64_t>();
+    options.position = "local";
+    options.window = window;
+    // The official slice: queries of one block of W against the keys of the block before, its own (and the one behind).
+    const Tensor bias = nn::position_bias_matrix(torch::arange(want.size(1), torch::kInt64), table, options);
+    comparison.value("out", bias.narrow(0, window, window));
+  } else {
+    Tensor table = leaf(golden.at("param.relative_attention_bias").reshape({-1}), comparison);
+    const Tensor positions = golden.at("input.pos").reshape({-1}).to(torch::kInt64);
+    options.position = "t5";
+    comparison.exact("bucket", nn::t5_bucket(positions.unsqueeze(0) - positions.unsqueeze(1), options.causal));
+    const Tensor bias = nn::position_bias_matrix(positions, table, options) * golden.meta.value("scale", 1.0);
+    (bias * golden.at("loss_w").to(comparison.dtype()).reshape(bias.sizes())).sum().backward();
+    comparison.output("out.f64", bias);
+    comparison.gradient("grad.param.relative_attention_bias", table.grad());
+  }
+}
+
+void check_activations(const GoldenCase& golden, Comparison& comparison) {
+  for (const char* name : {"relu2", "laplace", "silu", "gelu"}) {
+    const std::string function = name;
+    if (!golden.has(function + ".f64")) continue;
+    Tensor x = leaf(golden.at("input.x"), comparison);
+    const Tensor y = ops::activation(x, function);
+    y.sum().backward();
+    comparison.output(function + ".f64", y);
+    comparison.gradient(function + ".grad", x.grad());
+  }
+}
+
+void check_real_embedding(const GoldenCase& golden, Comparison& comparison) {
+  const Tensor stored = golden.at("input.x");
+  const int64_t batch = stored.size(0), length = stored.size(1), dim = golden.at("param.embed_tokens.weight").size(0);
+  const bool positions_too = golden.has("param.pos_emb.scale");
+  PhiloxStream random(0, 0);
+  nn::RealEmbedding embedding(1, dim, random);
+  nn::SinusoidalPositions positions(dim);
+  embedding->to(comparison.dtype());
+  positions->to(comparison.dtype());
+  nn::NamedTensors first, second;
+  for (const auto& [name, value] : official_tensors(golden)) (name.rfind("pos_emb.", 0) == 0 ? second : first)[name.substr(name.find('.') + 1)] = value;
+  const auto same = [](const std::string& name) { return std::vector<nn::OfficialPart>{{name}}; };
+  nn::load_official(*embedding, first, same);
+  if (positions_too) nn::load_official(*positions, second, same);
+  Tensor x = leaf(stored, comparison);
+  Tensor y = embedding(x.reshape({-1, 1}));
+  if (positions_too) y = positions(y, torch::arange(length, torch::kInt64).repeat({batch}));
+  const Tensor loss = weighted_sum(y, golden.at("loss_w").reshape(y.sizes()));
+  loss.backward();
+  comparison.output("out.f64", y);
+  comparison.loss(loss);
+  comparison.gradient("grad.input.x", x.grad());
+  comparison.gradient("grad.param.embed_tokens.weight", embedding->weight.grad());
+  comparison.gradient("grad.param.embed_tokens.bias", embedding->bias.grad());
+  if (positions_too) comparison.gradient("grad.param.pos_emb.scale", positions->scale.grad());
+}
+
+std::pair<double, double> parse_betas(const json& value) {
+  if (value.is_array()) return {value[0].get<double>(), value[1].get<double>()};
+  std::string text = value.get<std::string>();
+  std::erase_if(text, [](char c) { return c == '(' || c == ')' || c == '[' || c == ']'; });
+  const size_t comma = text.find(',');
+  return {std::stod(text.substr(0, comma)), std::stod(text.substr(comma + 1))};
+}
+
+double number_or(const json& object, const char* key, double fallback) {
+  return object.contains(key) && object[key].is_number() ? object[key].get<double>() : fallback;
+}
+
+train::Schedule make_schedule(const json& args) {
+  train::ScheduleOptions options;
+  const std::string name = args.contains("lr_scheduler") ? args["lr_scheduler"].get<std::string>() : args.at("scheduler").get<std::string>();
+  if (name == "linear_decay") {
+    options.kind = train::ScheduleKind::kLinearDecay;
+  } else if (name == "polynomial_decay") {
+    options.kind = train::ScheduleKind::kPolynomialDecay;
+  } else if (name == "inverse_sqrt") {
+    options.kind = train::ScheduleKind::kInverseSqrt;
+  } else if (name == "fixed") {
+    options.kind = train::ScheduleKind::kConstant;
+  } else {
+    seqboat::fail(seqboat::ErrorKind::kData, "schedule {}: expected linear_decay, polynomial_decay, inverse_sqrt or fixed", name);
+  }
+  options.lr = args.at("lr").is_array() ? args["lr"][0].get<double>() : args["lr"].get<double>();
+  options.warmup = static_cast<int64_t>(number_or(args, "warmup_updates", 0));
+  options.warmup_init_lr = number_or(args, "warmup_init_lr", -1);
+  options.total_steps = static_cast<int64_t>(number_or(args, "total_num_update", 0));
+  options.power = name == "linear_decay" ? number_or(args, "warmup_power", 1) : number_or(args, "power", 1);
+  options.end_lr = number_or(args, "end_learning_rate", 0);
+  return train::Schedule(options);
+}
+
+}  // namespace
+
+void check_op(const GoldenCase& golden, Comparison& comparison) {
+  const std::string op = golden.meta.at("op").get<std::string>();
+  if (op == "norm") return check_norm(golden, comparison);
+  if (op == "router") return check_router(golden, comparison);
+  if (op == "compress") return check_compress(golden, comparison);
+  if (op == "rotary") return check_rotary(golden, comparison);
+  if (op == "simple_bias" || op == "local_pos_bias" || op == "t5_bias") return check_position_bias(golden, op, comparison);
+  if (op == "activations") return check_activations(golden, comparison);
+  if (op == "feed_forward") return check_feed_forward(golden, comparison);
+  if (op == "real_embedding") return check_real_embedding(golden, comparison);
+  if (op == "adaptive") return check_adaptive_op(golden, comparison);
+  seqboat::fail(seqboat::ErrorKind::kData, "{}: unknown op '{}'", golden.name, op);
+}
+
+void check_optimizer(const GoldenCase& golden, Comparison& comparison) {
+  const json& args = golden.meta.at("args");
+  const std::string name = args.at("optimizer").get<std::string>();
+  const std::string prefix = name + "_", suffix = comparison.is_double() ? ".f64" : ".f32";
+  train::OptimizerOptions options;
+  std::tie(options.betas[0], options.betas[1]) = parse_betas(args.at(prefix + "betas"));
+  options.eps = args.at(prefix + "eps").get<double>();
+  options.weight_decay = number_or(args, "weight_decay", 0);
+  const train::Schedule schedule = make_schedule(args);
+
+  std::vector<train::NamedParameter> parameters;
+  for (int64_t i = 0; golden.has("param." + std::to_string(i)); ++i)
+    parameters.push_back({std::to_string(i), leaf(golden.at("param." + std::to_string(i)), comparison)});
+  std::unique_ptr<train::Optimizer> optimizer;
+  if (name == "adam") {
+    optimizer = std::make_unique<train::Adam>(parameters, options);
+  } else if (name == "radam") {
+    optimizer = std::make_unique<train::RAdam>(parameters, options);
+  } else {
+    seqboat::fail(seqboat::ErrorKind::kData, "{}: unknown optimizer '{}'", golden.name, name);
+  }
+
+  // The float32 run is held to the stored float64 one as well: with f32_vs_f64, the official float32 run's own error, as the figure.
+  double figure = -1;
+  if (golden.meta.contains("f32_vs_f64"))
+    for (const auto& value : golden.meta["f32_vs_f64"]) figure = std::max(figure, value.get<double>());
+  const auto compare = [&](const std::string& reference, const Tensor& got, const Tensor& want) {
+    const double largest = want.numel() > 0 ? want.abs().max().item<double>() : 0;
+    comparison.close(reference, got, want, comparison.is_double() ? 1e-9 * largest : figure >= 0 ? std::max(10 * figure, 1e-6 * largest) : 1e-5 * largest);
+  };
+  const int64_t steps = golden.meta.at("steps").get<int64_t>();
+  std::vector<double> norms, rates;
+  for (int64_t step = 0; step < steps; ++step) {
+    for (auto& parameter : parameters)
+      parameter.tensor.mutable_grad() = golden.at("grad.step" + std::to_string(step) + "." + parameter.name).to(comparison.dtype()).clone();
+    norms.push_back(train::scale_and_clip_gradients(parameters, 1.0 / golden.meta.at("sample_size").get<double>(), number_or(golden.meta, "clip_norm", 0)));
+    rates.push_back(schedule.value(step));
+    optimizer->step(rates.back());
+    for (const auto& parameter : parameters) {
+      const std::string reference = "param_after.step" + std::to_string(step) + "." + parameter.name + ".f64";
+      if (golden.has(reference)) compare(reference, parameter.tensor, golden.at(reference));
+    }
+  }
+  compare("gnorm.f64", torch::tensor(norms, torch::kFloat64), golden.at("gnorm.f64"));
+  comparison.close("lr.f64", torch::tensor(rates, torch::kFloat64), golden.at("lr.f64"), 1e-9 * golden.at("lr.f64").abs().max().item<double>());
+  for (const auto& state : optimizer->state()) {
+    const size_t dot = state.name.find('.');
+    const std::string reference = state.name.substr(0, dot) + ".final." + state.name.substr(dot + 1) + ".f64";
+    if (golden.has(reference)) compare(reference, state.tensor, golden.at(reference));
+  }
+}
+
+void check_schedule(const GoldenCase& golden, Comparison& comparison) {
+  for (const auto& [name, entry] : golden.meta.items()) {
+    if (!entry.is_object() || !entry.contains("values")) continue;
+    const train::Schedule schedule = make_schedule(entry);
+    const double peak = entry["lr"].is_array() ? entry["lr"][0].get<double>() : entry["lr"].get<double>();
+    for (const auto& pair : entry["values"]) {
+      const int64_t update = pair[0].get<int64_t>();
+      comparison.close(name + " at " + std::to_string(update), torch::tensor(schedule.value(update), torch::kFloat64),
+                       torch::tensor(pair[1].get<double>(), torch::kFloat64), 1e-9 * peak);
+    }
+  }
+}
+
+}  // namespace golden

@@ -1,0 +1,280 @@
+// seqboat data list | make | check | stats
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <chrono>
+#include <filesystem>
+#include <memory>
+#include <nlohmann/json.hpp>
+#include <optional>
+
+#include "command.h"
+#include "seqboat/base/error.h"
+#include "seqboat/base/text.h"
+#include "seqboat/config/keys.h"
+#include "seqboat/data/listops.h"
+#include "seqboat/data/listops_cache.h"
+#include "seqboat/data/listops_stats.h"
+#include "seqboat/data/shortcut_ladder.h"
+
+namespace seqboat::app {
+namespace {
+
+namespace fs = std::filesystem;
+using Json = nlohmann::ordered_json;
+using data::Split;
+
+constexpr Split kSplits[] = {Split::kTrain, Split::kValid, Split::kTest};
+
+// The data sets that the program knows.
+struct DataSet {
+  const char* name;
+  const char* what;
+  const char* source;  ///< how one comes by it
+};
+constexpr DataSet kDataSets[] = {
+    {"listops", "nested lists of digits, ten classes: Long Range Arena's ListOps, and its short form", "generated: seqboat data make listops"},
+};
+
+int list_data(Reporter& reporter) {
+  Json json;
+  json["data"] = Json::array();
+  std::string text;
+  for (const DataSet& set : kDataSets) {
+    json["data"].push_back({{"name", set.name}, {"what", set.what}, {"source", set.source}});
+    text += fmt::format("{:<10} {}\n{:<10} {}\n", set.name, set.what, "", set.source);
+  }
+  reporter.result(json, text);
+  return 0;
+}
+
+void check_data_name(const std::string& name) {
+  std::vector<std::string> names;
+  for (const DataSet& set : kDataSets) {
+    if (name == set.name) return;
+    names.push_back(set.name);
+  }
+  const std::string near = config::nearest(name, names);
+  fail(ErrorKind::kUsage, "unknown data set {}{}; `seqboat data list` shows all", in_quotes(name),
+       near.empty() ? "" : ", did you mean " + near + "?");
+}
+
+struct MakeOptions {
+  std::string name;
+  std::string out;
+  bool small = false;
+  data::ListopsMakeOptions listops;
+  // What the user named, over the defaults of either form.
+  std::optional<int64_t> min_length, max_length, max_depth, max_args;
+};
+
+/// Thrown through the generator, which then leaves no unfinished file.
+struct Interrupted {
+  int signal;
+};
+
+int make_data(MakeOptions options, Reporter& reporter) {
+  check_data_name(options.name);
+  data::ListopsMakeOptions& listops = options.listops;
+  if (options.small) listops.shape = data::ListopsOptions::small();
+  listops.shape.min_length = options.min_length.value_or(listops.shape.min_length);
+  listops.shape.max_length = options.max_length.value_or(listops.shape.max_length);
+  listops.shape.max_depth = options.max_depth.value_or(listops.shape.max_depth);
+  listops.shape.max_args = options.max_args.value_or(listops.shape.max_args);
+  listops.shape.validate();
+  const fs::path folder = options.out.empty() ? data::default_cache_dir() / data::listops_folder_name(listops) : fs::path(options.out);
+
+  const auto begin = std::chrono::steady_clock::now();
+  const std::atomic<int>& stop = become_cooperative();
+  std::vector<Split> made;
+  try {
+    made = data::ensure_listops(folder, listops, [&](const data::ListopsProgress& progress) {
+      if (const int signal = stop.load(); signal != 0) throw Interrupted{signal};
+      reporter.progress({fmt::format("listops {}", data::split_name(progress.split)), "samples", progress.done, progress.total, -1, {}});
+    });
+  } catch (const Interrupted& interrupted) {
+    reporter.finish_progress();
+    reporter.warn("interrupted; the same command makes what is left");
+    return 128 + interrupted.signal;
+  }
+  const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+
+  Json json;
+  json["data"] = options.name;
+  json["path"] = folder.string();
+  json["made"] = Json::array();
+  json["files"] = Json::array();
+  std::string text;
+  for (const Split split : kSplits) {
+    const bool is_new = std::find(made.begin(), made.end(), split) != made.end();
+    if (is_new) json["made"].push_back(data::split_name(split));
+    const std::string file = data::listops_file(folder, split).string();
+    json["files"].push_back(file);
+    text += fmt::format("{}  {} samples{}\n", file, listops.count(split), is_new ? "" : ", there before");
+  }
+  json["seconds"] = seconds;
+  reporter.result(json, text);
+  return 0;
+}
+
+// The files that a path means: itself, or the splits of a folder.
+std::vector<fs::path> files_of(const std::string& path) {
+  std::error_code error;
+  SEQBOAT_CHECK(fs::exists(path, error), ErrorKind::kData, "{}: no such file or folder", path);
+  if (!fs::is_directory(path, error)) return {path};
+  std::vector<fs::path> files;
+  for (const Split split : kSplits) {
+    const fs::path file = data::listops_file(path, split);
+    if (fs::exists(file, error)) files.push_back(file);
+  }
+  SEQBOAT_CHECK(!files.empty(), ErrorKind::kData, "{}: expected basic_train.tsv, basic_val.tsv or basic_test.tsv, found none of them", path);
+  return files;
+}
+
+int check_data(const std::string& path, Reporter& reporter) {
+  Json json;
+  json["ok"] = true;
+  json["files"] = Json::array();
+  std::string text;
+  for (const fs::path& file : files_of(path)) {
+    reporter.log("checking " + file.string());
+    const data::SequenceDataset set = data::read_listops_tsv(file, {.check = true});
+    json["files"].push_back({{"path", file.string()}, {"samples", set.size()}, {"tokens", set.offsets.back()}});
+    text += fmt::format("{}  {} samples, {} tokens, every label is the expression's value\n", file.string(), set.size(), set.offsets.back());
+  }
+  reporter.result(json, text);
+  return 0;
+}
+
+template <class Values>
+std::string shares(const Values& counts, const std::vector<std::string>& names) {
+  int64_t total = 0;
+  for (const int64_t count : counts) total += count;
+  std::string text;
+  for (size_t i = 0; i < counts.size(); ++i) {
+    text += fmt::format("{}{} {:.1f}%", i > 0 ? "  " : "", names[i],
+                        100.0 * static_cast<double>(counts[i]) / static_cast<double>(std::max<int64_t>(total, 1)));
+  }
+  return text;
+}
+
+std::string ladder_text(const data::ShortcutLadder& ladder) {
+  static const std::pair<data::Shortcut, const char*> kSteps[] = {
+      {data::Shortcut::kConstant, "the commonest label, always"},
+      {data::Shortcut::kRootOperator, "the commonest label of the root operator"},
+      {data::Shortcut::kOneLevel, "the top level evaluated, the rest guessed"},
+      {data::Shortcut::kTwoLevels, "two levels evaluated"},
+      {data::Shortcut::kThreeLevels, "three levels evaluated"},
+  };
+  std::string text = fmt::format("accuracy of shortcuts (constants from {}):\n", ladder.fitted_on);
+  for (const auto& [shortcut, words] : kSteps) text += fmt::format("  {:<42} {:5.1f}%\n", words, 100 * ladder.accuracy(shortcut));
+  text += fmt::format("  samples on which the top level alone is wrong: {}\n", ladder.hard_samples);
+  return text;
+}
+
+int stats_data(const std::string& path, const std::string& split_name, Reporter& reporter) {
+  std::error_code error;
+  files_of(path);  // names what is missing
+  const bool is_folder = fs::is_directory(path, error);
+  fs::path file = path;
+  if (is_folder) {
+    std::vector<Split> order = {Split::kTest, Split::kValid, Split::kTrain};
+    if (!split_name.empty()) order = {data::parse_split(split_name)};
+    file = data::listops_file(path, order.front());
+    for (const Split split : order) {
+      if (!fs::exists(file, error)) file = data::listops_file(path, split);
+    }
+    SEQBOAT_CHECK(fs::exists(file, error), ErrorKind::kData, "{}: no such file", file.string());
+  } else {
+    SEQBOAT_CHECK(split_name.empty(), ErrorKind::kUsage, "--split chooses from a folder, and {} is a file", path);
+  }
+  reporter.log("reading " + file.string());
+  const data::SequenceDataset set = data::read_listops_tsv(file);
+  const data::ListopsStats stats = data::listops_stats(set);
+
+  // The shortcuts' constants come from the training data where there are any, as a model's knowledge does.
+  const fs::path train = is_folder ? data::listops_file(path, Split::kTrain) : fs::path();
+  std::optional<data::ListopsShortcuts> shortcuts;
+  if (is_folder && train != file && fs::exists(train, error)) {
+    reporter.log("reading " + train.string());
+    shortcuts = data::ListopsShortcuts::fit(data::read_listops_tsv(train), "train");
+  } else {
+    shortcuts = data::ListopsShortcuts::fit(set, "this file itself");
+  }
+  const data::ShortcutLadder ladder = data::evaluate_shortcuts(*shortcuts, set);
+
+  Json json;
+  json["path"] = file.string();
+  json.update(stats.to_json());
+  json["shortcut_ladder"] = ladder.to_json();
+
+  std::string text = fmt::format("{}\n", file.string());
+  text += fmt::format("samples    {}, {} tokens\n", stats.length.sequences, stats.length.tokens);
+  text += fmt::format("length     {} to {}, mean {:.1f}", stats.length.min, stats.length.max, stats.length.mean);
+  for (const auto& [percent, length] : stats.length.percentiles) text += fmt::format(", {}% {}", percent, length);
+  text += "\ndepth     ";
+  for (const auto& [depth, count] : stats.depth)
+    text += fmt::format(" {}: {:.1f}%", depth, 100.0 * static_cast<double>(count) / static_cast<double>(set.size()));
+  text += fmt::format("\nlabels     {}\n", shares(stats.labels, {"0", "1", "2", "3", "4", "5", "6", "7", "8", "9"}));
+  text += fmt::format("roots      {}\n", shares(stats.roots, {"[MIN", "[MAX", "[MED", "[SM", "digit"}));
+  text += fmt::format("operators  {}\n", shares(stats.operators, {"[MIN", "[MAX", "[MED", "[SM"}));
+  text += ladder_text(ladder);
+  reporter.result(json, text);
+  return 0;
+}
+
+}  // namespace
+
+void add_data(CLI::App* app, Invocation* invocation) {
+  CLI::App* command = app->add_subcommand("data", "makes, checks and describes data");
+  command->require_subcommand(1);
+  command->footer(examples("seqboat data make listops --short --out /tmp/listops", "seqboat data stats /tmp/listops"));
+
+  CLI::App* list = command->add_subcommand("list", "the data sets and how to come by them");
+  add_common_options(list, invocation);
+  list->footer(examples("seqboat data list", "seqboat data list --json"));
+  list->callback([invocation] { invocation->action = list_data; });
+
+  auto options = std::make_shared<MakeOptions>();
+  CLI::App* make = command->add_subcommand("make", "generates a data set; makes only what is missing");
+  make->add_option("NAME", options->name, "a name of the list")->required();
+  make->add_option("--out", options->out, "folder for the files; default: one in the cache, named after the settings")->type_name("DIR");
+  make->add_flag("--short", options->small, "ListOps of 50 to 250 tokens and at most five levels");
+  const auto whole = [make](const char* name, auto& field, const char* what, int64_t least) {
+    make->add_option(name, field, what)->check(whole_number(least, 1'000'000'000))->type_name("N");
+  };
+  whole("--min-length", options->min_length, "samples are longer than this", 0);
+  whole("--max-length", options->max_length, "samples are shorter than this", 1);
+  whole("--max-depth", options->max_depth, "levels at most, digits included", 1);
+  whole("--max-args", options->max_args, "arguments of an operator at most", 2);
+  make->add_option("--seed", options->listops.seed, "seed of the generator; default 0")->check(whole_number(0))->type_name("N");
+  whole("--train", options->listops.train, "samples to train on; default 96000", 1);
+  whole("--valid", options->listops.valid, "samples to validate on; default 2000", 1);
+  whole("--test", options->listops.test, "samples to test on; default 2000", 1);
+  make->add_flag("--parentheses", options->listops.parentheses, "writes the original files' parentheses");
+  add_common_options(make, invocation);
+  make->footer(examples("seqboat data make listops --out /tmp/lra-listops", "seqboat data make listops --short --train 10000 --out /tmp/listops"));
+  make->callback([invocation, options] { invocation->action = [options](Reporter& reporter) { return make_data(*options, reporter); }; });
+
+  struct Path {
+    std::string path;
+    std::string split;
+  };
+  auto path = std::make_shared<Path>();
+  CLI::App* check = command->add_subcommand("check", "reads every sample and compares each label with the expression's value");
+  check->add_option("FILE|DIR", path->path, "a .tsv file, or a folder of splits")->required();
+  add_common_options(check, invocation);
+  check->footer(examples("seqboat data check /tmp/listops", "seqboat data check /tmp/listops/basic_test.tsv --json"));
+  check->callback([invocation, path] { invocation->action = [path](Reporter& reporter) { return check_data(path->path, reporter); }; });
+
+  CLI::App* stats = command->add_subcommand("stats", "lengths, depths, labels, and how far shortcuts get");
+  stats->add_option("FILE|DIR", path->path, "a .tsv file, or a folder of splits")->required();
+  stats->add_option("--split", path->split, "of a folder: train, valid or test; default the test split")
+      ->check(CLI::IsMember({"train", "valid", "val", "test"}))
+      ->type_name("SPLIT");
+  add_common_options(stats, invocation);
+  stats->footer(examples("seqboat data stats /tmp/listops", "seqboat data stats /tmp/listops --split valid --json"));
+  stats->callback([invocation, path] { invocation->action = [path](Reporter& reporter) { return stats_data(path->path, path->split, reporter); }; });
+}
+
+}  // namespace seqboat::app

@@ -1,0 +1,43 @@
+// seqboat eval MODEL
+#include <fmt/format.h>
+
+#include <filesystem>
+#include <memory>
+
+#include "command.h"
+#include "program_path.h"
+#include "seqboat/base/error.h"
+#include "seqboat/config/run_dir.h"
+#include "verbs.h"
+
+namespace seqboat::app {
+
+void add_eval(CLI::App* app, Invocation* invocation) {
+  auto request = std::make_shared<train::EvalRequest>();
+  CLI::App* command = app->add_subcommand("eval", "evaluates a model: accuracy with its interval, activation rate and attention span per layer");
+  command->add_option("MODEL", request->model, "a model folder or a run directory")->required();
+  command->add_option("--split", request->split, "train, valid or test")->check(CLI::IsMember({"train", "valid", "val", "test"}))->type_name("SPLIT");
+  command->add_option("--data", request->data_dir, "folder of the data, or one file")->type_name("PATH");
+  command->add_option("--set", request->overrides, "sets a key of the run's recipe; repeatable")
+      ->type_name("section.key=value")
+      ->allow_extra_args(false);
+  command->add_option("--context", request->context, "language models: tokens before each scored one; default: the task's own")
+      ->check(whole_number(0))
+      ->type_name("N");
+  command->add_option("--examples", request->examples, "evaluates only the first N")->check(whole_number(1))->type_name("N");
+  add_common_options(command, invocation);
+  command->footer(examples("seqboat eval runs/first", "seqboat eval runs/first --split valid --json"));
+  command->callback([invocation, request] {
+    invocation->action = [invocation, request](Reporter& reporter) {
+      // What can be told without LibTorch is told first.
+      config::read_model_config(config::find_model_dir(request->model));
+      if (request->split == "val") request->split = "valid";
+      request->threads = invocation->common.threads;
+      request->stop_signal = &become_cooperative();
+      auto* run = reinterpret_cast<decltype(&seqboat_run_eval)>(train_module_function("seqboat_run_eval"));
+      return run(request.get(), &reporter);
+    };
+  });
+}
+
+}  // namespace seqboat::app

@@ -1,0 +1,143 @@
+// Time and GF/s of the EMA scan on one thread, both directions, at the shapes of the recipes. Multiply-adds counted: 2 a state and step
+// forward, 6 backward. SEQBOAT_SIMD=avx2 (or any supported target) forces a target.
+#include <benchmark/benchmark.h>
+
+#include <cstdint>
+#include <cstdlib>
+#include <string>
+#include <vector>
+
+#include "seqboat/kernels/ema_scan.h"
+#include "seqboat/kernels/simd.h"
+
+namespace seqboat {
+namespace {
+
+struct Case {
+  const char* name;
+  int64_t batch, seq_len, channels, n_state, truncation;
+  bool bidirectional;
+};
+
+constexpr Case kCases[] = {
+    {"listops", 8, 2048, 80, 16, 0, true},
+    {"listops_truncated", 8, 2048, 80, 16, 1024, true},
+    {"text_truncated", 4, 4096, 128, 16, 1024, true},
+    {"image", 8, 1024, 160, 16, 1024, true},
+    {"speech_truncated", 2, 16000, 60, 16, 4000, true},
+    {"lm", 1, 2048, 512, 16, 0, false},
+    {"lm_long", 1, 32768, 512, 16, 0, false},
+    {"decode_one_token", 1, 1, 512, 16, 0, false},
+    {"decode_one_token_truncated", 1, 1, 512, 16, 2048, false},
+};
+
+struct Data {
+  explicit Data(const Case& shape_case) : rows(shape_case.batch * shape_case.seq_len) {
+    for (int64_t b = 0; b <= shape_case.batch; ++b) offsets.push_back(b * shape_case.seq_len);
+    const int64_t params = shape_case.channels * shape_case.n_state;
+    shape.batch = shape_case.batch;
+    shape.cu_seqlens = offsets.data();
+    shape.channels = shape_case.channels;
+    shape.n_state = shape_case.n_state;
+    shape.truncation = shape_case.truncation;
+    range = {0, shape.batch, 0, shape.channels};
+    for (int64_t i = 0; i < params; ++i) {
+      q.push_back(0.5f + 0.4999f * static_cast<float>(i % 97) / 97);
+      c.push_back(static_cast<float>(i % 13) / 13 - 0.5f);
+    }
+    omega.assign(static_cast<size_t>(shape.channels), 0.3f);
+    for (int64_t i = 0; i < rows * shape.channels; ++i) x.push_back(static_cast<float>((i * 7919) % 1000) / 1000 - 0.5f);
+    dy = x;
+    y.assign(x.size(), 0.0f);
+    state.assign(static_cast<size_t>(shape.batch * params), 0.1f);
+    history.assign(static_cast<size_t>(shape.batch * shape.truncation * shape.channels), 0.1f);
+    dq.assign(state.size(), 0.0f);
+    dc = dq;
+    domega.assign(static_cast<size_t>(shape.batch * shape.channels), 0.0f);
+  }
+  int64_t rows;
+  std::vector<int64_t> offsets;
+  kernels::EmaScanShape shape{};
+  kernels::EmaScanRange range{};
+  std::vector<float> q, c, omega, x, dy, y, state, history, dq, dc, domega;
+};
+
+void report(benchmark::State& state, const Case& shape_case, double fmas) {
+  const double directions = shape_case.bidirectional ? 2 : 1;
+  const double flops = 2 * fmas * directions * static_cast<double>(shape_case.batch * shape_case.seq_len * shape_case.channels * shape_case.n_state);
+  state.counters["GF/s"] = benchmark::Counter(flops * 1e-9 * static_cast<double>(state.iterations()), benchmark::Counter::kIsRate);
+}
+
+void forward(benchmark::State& state, const Case& shape_case) {
+  Data data(shape_case);
+  const bool streaming = shape_case.seq_len == 1;
+  for (auto _ : state) {
+    data.shape.direction = kernels::ScanDirection::kForward;
+    kernels::ema_scan_fwd<float>(data.shape, data.range, data.x.data(), data.q.data(), data.c.data(), data.omega.data(),
+                                 streaming ? data.state.data() : nullptr, streaming ? data.history.data() : nullptr, data.y.data(), false,
+                                 streaming ? data.state.data() : nullptr);
+    if (shape_case.bidirectional) {
+      data.shape.direction = kernels::ScanDirection::kReverse;
+      kernels::ema_scan_fwd<float>(data.shape, data.range, data.x.data(), data.q.data(), data.c.data(), nullptr, nullptr, nullptr, data.y.data(),
+                                   true, nullptr);
+    }
+    benchmark::ClobberMemory();
+  }
+  report(state, shape_case, 2);
+}
+
+void backward_params(benchmark::State& state, const Case& shape_case) {
+  Data data(shape_case);
+  for (auto _ : state) {
+    data.shape.direction = kernels::ScanDirection::kForward;
+    kernels::ema_scan_bwd_params<float>(data.shape, data.range, data.x.data(), data.q.data(), data.c.data(), nullptr, nullptr, data.dy.data(),
+                                        nullptr, data.dq.data(), data.dc.data(), data.domega.data());
+    if (shape_case.bidirectional) {
+      data.shape.direction = kernels::ScanDirection::kReverse;
+      kernels::ema_scan_bwd_params<float>(data.shape, data.range, data.x.data(), data.q.data(), data.c.data(), nullptr, nullptr, data.dy.data(),
+                                          nullptr, data.dq.data(), data.dc.data(), nullptr);
+    }
+    benchmark::ClobberMemory();
+  }
+  report(state, shape_case, 4);
+}
+
+void backward_input(benchmark::State& state, const Case& shape_case) {
+  Data data(shape_case);
+  for (auto _ : state) {
+    data.shape.direction = kernels::ScanDirection::kForward;
+    kernels::ema_scan_bwd_input<float>(data.shape, data.range, data.q.data(), data.c.data(), data.omega.data(), data.dy.data(), nullptr,
+                                       data.y.data(), false, nullptr, nullptr);
+    if (shape_case.bidirectional) {
+      data.shape.direction = kernels::ScanDirection::kReverse;
+      kernels::ema_scan_bwd_input<float>(data.shape, data.range, data.q.data(), data.c.data(), nullptr, data.dy.data(), nullptr, data.y.data(), true,
+                                         nullptr, nullptr);
+    }
+    benchmark::ClobberMemory();
+  }
+  report(state, shape_case, 2);
+}
+
+}  // namespace
+}  // namespace seqboat
+
+int main(int argc, char** argv) {
+  if (const char* target = std::getenv("SEQBOAT_SIMD")) seqboat::kernels::force_simd_target(target);
+  const seqboat::kernels::FlushDenormals flush;
+  benchmark::AddCustomContext("simd_target", seqboat::kernels::simd_target());
+  for (const seqboat::Case& shape : seqboat::kCases) {
+    const auto add = [&shape](const char* what, void (*run)(benchmark::State&, const seqboat::Case&)) {
+      benchmark::RegisterBenchmark((std::string("ema_scan/") + what + "/" + shape.name).c_str(), [&shape, run](benchmark::State& state) {
+        run(state, shape);
+      })->Unit(benchmark::kMicrosecond);
+    };
+    add("fwd", seqboat::forward);
+    if (shape.seq_len == 1) continue;
+    add("bwd_params", seqboat::backward_params);
+    add("bwd_input", seqboat::backward_input);
+  }
+  benchmark::Initialize(&argc, argv);
+  if (benchmark::ReportUnrecognizedArguments(argc, argv)) return 2;
+  benchmark::RunSpecifiedBenchmarks();
+  return 0;
+}

@@ -1,0 +1,93 @@
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <filesystem>
+#include <nlohmann/json_fwd.hpp>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "seqboat/config/model_config.h"
+
+namespace seqboat::config {
+
+/// [optim]. The formulas stand in docs/CONFIG.md and in the training library; the numbers are the official code's.
+struct OptimConfig {
+  std::string name = "adam";  ///< adam | radam
+  double lr = 1e-3;           ///< the peak
+  std::array<double, 2> betas{0.9, 0.98};
+  double eps = 1e-8;
+  double weight_decay = 0.0;              ///< decoupled, times lr, on every parameter
+  double clip_norm = 1.0;                 ///< of the total gradient norm; 0 = off
+  std::string schedule = "linear-decay";  ///< linear-decay | polynomial-decay | inverse-sqrt | constant
+  int64_t warmup = 0;                     ///< updates
+  double warmup_init_lr = 0.0;            ///< where the warm-up begins
+  int64_t total_steps = 0;                ///< where the decay ends; 0 = train.steps
+  double power = 1.0;
+  double end_lr = 0.0;
+};
+
+/// [train]
+struct TrainConfig {
+  int64_t steps = 0;       ///< updates
+  int64_t batch_size = 0;  ///< sequences a micro-batch at most; 0 = max_tokens alone decides
+  int64_t max_tokens = 0;  ///< tokens a micro-batch at most; 0 = batch_size alone decides
+  int64_t accumulate = 1;  ///< micro-batches an update
+  int64_t seed = 1;        ///< of initialisation, order of the data, dropout
+  int64_t eval_every = 0;  ///< updates between validations; 0 = at the end alone
+  int64_t save_every = 0;  ///< updates between checkpoints; 0 = with every validation
+  int64_t keep = 3;        ///< checkpoints kept beside the best one
+  int64_t threads = 0;     ///< 0 = all cores
+  int64_t log_every = 50;  ///< updates between lines of metrics.jsonl
+};
+
+/// [data]. Defaults are those of the ListOps of the Long Range Arena.
+struct DataConfig {
+  std::string name = "listops";  ///< the data set: `seqboat data list`
+  std::string path;              ///< where its files are or are to be made; empty = the cache folder
+  int64_t seed = 0;              ///< of generated data
+  int64_t min_length = 500;      ///< exclusive bounds, as in the original generator: min_length < length < max_length
+  int64_t max_length = 2000;
+  int64_t max_depth = 10;
+  int64_t max_args = 10;
+  int64_t train_examples = 96000;
+  int64_t valid_examples = 2000;
+  int64_t test_examples = 2000;
+};
+
+/// [expect]: the number to reach and where it is from. Without a metric nothing is expected.
+struct ExpectConfig {
+  std::string metric;  ///< accuracy | bits-per-byte | perplexity, or empty
+  double value = 0.0;  ///< in percent for accuracy
+  std::string source;
+};
+
+/// A recipe: everything that fixes a run. docs/CONFIG.md lists the keys.
+struct Recipe {
+  ModelConfig model;  ///< [model], [router] and [task]
+  DataConfig data;
+  OptimConfig optim;
+  TrainConfig train;
+  ExpectConfig expect;
+
+  int64_t schedule_steps() const { return optim.total_steps > 0 ? optim.total_steps : train.steps; }
+
+  /// Throws Error (kConfig) that names the key for anything that cannot be run. `where` begins the message.
+  void validate(const std::string& where) const;
+};
+
+/// Reads TOML text, applies the overrides ("section.key=value", in order) and validates. Every fault is Error (kConfig): `where` and the line (or the
+/// override), the key, what was expected, what was found, and for an unknown section or key the nearest known one.
+Recipe recipe_from_toml(std::string_view text, const std::string& where, const std::vector<std::string>& overrides = {});
+
+/// The same from a file. A missing file is Error (kUsage).
+Recipe load_recipe(const std::filesystem::path& path, const std::vector<std::string>& overrides = {});
+
+/// The resolved recipe: every key, sections in their order; recipe_from_toml() gives the same recipe back, bit for bit.
+std::string to_toml(const Recipe& recipe);
+
+/// {"model": {...}, "router": {...}, ...} with the recipe's key names.
+nlohmann::ordered_json to_json(const Recipe& recipe);
+
+}  // namespace seqboat::config

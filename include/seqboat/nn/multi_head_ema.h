@@ -1,0 +1,39 @@
+#pragma once
+
+#include <torch/torch.h>
+
+#include "seqboat/base/philox.h"
+
+namespace seqboat::nn {
+
+/// Multi-head exponential moving average with damping, the state encoder of SeqBoat (and Mega).
+///
+///   p = sigma(delta), q = 1 - p sigma(alpha), K[d,l] = sqrt(1/N) sum_n p beta gamma q^l (l < truncation),   y = K * x + omega x
+///
+/// bidirectional: a second kernel from the parameters' second half runs backwards in time; both contain l = 0.
+/// Parameters: delta, alpha, beta, gamma (D', N), D' = 2D if bidirectional else D; omega (D).
+class MultiHeadEmaImpl : public torch::nn::Module {
+ public:
+  MultiHeadEmaImpl(int64_t dim, int64_t n_state, bool bidirectional, int64_t truncation, PhiloxStream& random);
+
+  /// x (M, D), cu_seqlens (B+1) -> (M, D).
+  torch::Tensor forward(const torch::Tensor& x, const torch::Tensor& cu_seqlens);
+
+  /// The causal form with a carried state: s (B, D, N) = sum_l q^l x[t-l] of everything before (without the factor p beta), and with truncation the
+  /// last `truncation` inputs (B, truncation, D), oldest first. Undefined tensors = zero. Returns y and the state after the last token;
+  /// the caller keeps the history.
+  std::pair<torch::Tensor, torch::Tensor> forward_with_state(const torch::Tensor& x, const torch::Tensor& cu_seqlens, const torch::Tensor& state,
+                                                             const torch::Tensor& history);
+
+  /// q and c = sqrt(1/N) p beta gamma, each (D', N): the scan's coefficients, differentiable.
+  std::pair<torch::Tensor, torch::Tensor> coefficients() const;
+
+  torch::Tensor delta, alpha, beta, gamma, omega;
+
+ private:
+  int64_t truncation_;
+  bool bidirectional_;
+};
+TORCH_MODULE(MultiHeadEma);
+
+}  // namespace seqboat::nn

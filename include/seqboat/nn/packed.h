@@ -1,0 +1,57 @@
+#pragma once
+
+#include <torch/torch.h>
+
+#include <cstdint>
+#include <vector>
+
+namespace seqboat::nn {
+
+/// Packed sequences: rows cu_seqlens[b] .. cu_seqlens[b+1]-1 belong to sequence b. No padding anywhere.
+struct PackedSequences {
+  torch::Tensor tokens;      ///< (sum T) int64, for token input
+  torch::Tensor values;      ///< (sum T, channels) floating, for real input
+  torch::Tensor cu_seqlens;  ///< (B+1) int64
+  int64_t batch() const { return cu_seqlens.size(0) - 1; }
+};
+
+/// Keys of the counter-based random numbers of one forward (dropout). Masks depend on these, the layer, the site, the sequence's id and the
+/// position in the sequence, never on how sequences are packed.
+struct RandomKey {
+  uint64_t seed = 0;
+  uint64_t update = 0;
+  uint64_t micro_batch = 0;
+  torch::Tensor sequence_ids;  ///< (B) int64; undefined = 0 .. B-1
+};
+
+/// What one layer did, recorded when asked for, in packed order. The last five are filled only with ForwardOptions::intermediates.
+struct LayerTrace {
+  torch::Tensor active;       ///< (sum T) uint8; undefined without a router
+  torch::Tensor probability;  ///< (sum T) P(active) of every token
+  torch::Tensor logits;       ///< (sum T, 2), before the router's bias
+  torch::Tensor ema_out;      ///< (sum T, D), before SiLU
+  torch::Tensor q, k, v;      ///< (K, Z), (K, Z), (K, H) as passed to the attention, before scaling and rotation
+  torch::Tensor attention;    ///< (K, H), before the reset gate and the output projection
+};
+
+struct ForwardOptions {
+  RandomKey random;
+  std::vector<torch::Tensor> forced_active;  ///< per layer (sum T) uint8 or undefined; empty = the routers decide
+  std::vector<LayerTrace>* trace = nullptr;  ///< one entry a layer is appended (retrieval: a pass after the other)
+  bool intermediates = false;
+};
+
+/// What every layer of a forward needs to know of the packing, computed once.
+struct PackedLayout {
+  torch::Tensor cu_seqlens;    ///< (B+1) int64
+  torch::Tensor positions;     ///< (sum T) int64: time within the sequence
+  torch::Tensor sequence_ids;  ///< (sum T) int64: id of each row's sequence
+  int64_t pass = 0;            ///< which tower of a two-tower model: its dropout differs
+
+  static PackedLayout make(const torch::Tensor& cu_seqlens, const RandomKey& random, int64_t pass = 0);
+};
+
+/// Dropout with the keys of `random`; the identity unless training and p > 0. layer < 0: outside the layers.
+torch::Tensor dropout(const torch::Tensor& x, double p, bool training, const RandomKey& random, const PackedLayout& layout, int64_t layer, int64_t site);
+
+}  // namespace seqboat::nn

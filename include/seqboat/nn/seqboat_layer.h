@@ -1,0 +1,58 @@
+#pragma once
+
+#include <torch/torch.h>
+
+#include <string>
+
+#include "seqboat/base/philox.h"
+#include "seqboat/nn/gated_attention_unit.h"
+#include "seqboat/nn/linear.h"
+#include "seqboat/nn/multi_head_ema.h"
+#include "seqboat/nn/norm.h"
+#include "seqboat/nn/packed.h"
+#include "seqboat/nn/sma_router.h"
+
+namespace seqboat::nn {
+
+struct SeqBoatLayerOptions {
+  int64_t d_model = 0;                ///< D
+  int64_t d_attn = 0;                 ///< Z
+  int64_t d_hidden = 0;               ///< H
+  int64_t d_state = 16;               ///< N
+  int64_t truncation = 0;             ///< EMA kernel length; 0 = none
+  bool causal = false;                ///< causal EMA and attention
+  AttentionOptions attention;         ///< its `causal` is set from the layer's
+  std::string norm = "layernorm";
+  bool norm_affine = true;
+  bool prenorm = true;
+  bool use_router = true;             ///< false: every token is activated with confidence 1 (seqboat-full)
+  double temperature_init = 0.3;
+  double act_bias = 0.0;
+  double dropout = 0.0;
+};
+
+/// One SeqBoat layer over packed tokens (official "unit"):
+///
+///   m = dropout(SiLU(EMA(prenorm ? norm(x) : x)));   router(m) activates the tokens whose attention is worth paying for
+///   h = extract(p * GAU(compress(m)));   y = SiLU(skip_proj(m) + h + x);   postnorm: y = norm(y)
+///
+/// Parameters: norm.*, ema.*, router.*, skip_proj.{weight (D, D), bias} (the other rows of the official hx_proj), attention.*.
+class SeqBoatLayerImpl : public torch::nn::Module {
+ public:
+  SeqBoatLayerImpl(const SeqBoatLayerOptions& options, PhiloxStream& random);
+
+  /// x (M, D) -> (M, D). `layer` is the number in the stack: a key of dropout, index into options.forced_active.
+  torch::Tensor forward(const torch::Tensor& x, const PackedLayout& layout, const ForwardOptions& options, int64_t layer);
+
+  Norm norm{nullptr};
+  MultiHeadEma ema{nullptr};
+  SmaRouter router{nullptr};
+  Linear skip_proj{nullptr};
+  GatedAttentionUnit attention{nullptr};
+
+ private:
+  SeqBoatLayerOptions options_;
+};
+TORCH_MODULE(SeqBoatLayer);
+
+}  // namespace seqboat::nn

@@ -1,0 +1,51 @@
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <filesystem>
+#include <string>
+#include <vector>
+
+#include "seqboat/base/reporter.h"
+#include "seqboat/config/recipe.h"
+
+/// What the verbs `train` and `eval` of the program ask of the training library. This header needs no LibTorch: the program parses its command line
+/// into these structs, loads the module with LibTorch, and calls.
+namespace seqboat::train {
+
+/// `seqboat train`. The program has found the recipe, applied --set, --steps (train.steps) and --threads (train.threads), and validated it.
+struct TrainRequest {
+  config::Recipe recipe;                          ///< resolved: of the recipe file, or of run_dir/config.toml when resuming, overrides applied
+  std::string recipe_name;                        ///< as the user named it ("lra/listops", a path); for the log and default names
+  std::filesystem::path run_dir;                  ///< where to write, never empty (--out, or runs/<recipe name>)
+  bool resume = false;                            ///< the user named the run directory itself: it must hold a run that goes on
+  std::filesystem::path data_dir;                 ///< --data; empty = recipe.data.path, else the cache folder
+  double minutes = 0;                             ///< --minutes: stop with a checkpoint after so long; 0 = no limit
+  bool dry_run = false;                           ///< build model and data, run one step, report sizes, write nothing
+  std::vector<std::string> overrides;             ///< the --set arguments as given, for environment.json
+  std::vector<std::string> command_line;          ///< argv, for environment.json
+  const std::atomic<int>* stop_signal = nullptr;  ///< becomes SIGINT's or SIGTERM's number when the user interrupts; polled once a step
+};
+
+/// Trains, or goes on where run_dir stands (a run_dir with another recipe is Error kModel). Every failure is an exception (seqboat::Error with its
+/// kind). Ends with reporter.result({"run_dir", "steps", "tokens", "seconds", "loss", "metric", "value", "checkpoint", ...}, text).
+/// Returns 0, or 128 + the signal's number when it was interrupted (after a checkpoint).
+int run_train(const TrainRequest& request, Reporter& reporter);
+
+/// `seqboat eval`.
+struct EvalRequest {
+  std::filesystem::path model;         ///< a model folder or a run directory (its exported model, else the best, else the latest checkpoint)
+  std::string split = "test";          ///< train | valid | test
+  std::filesystem::path data_dir;      ///< --data: a folder of splits or one file; empty = what the model's recipe names, else the cache folder
+  std::vector<std::string> overrides;  ///< --set on the run's recipe (data.*, train.batch_size, ...); a bare model folder has none
+  int64_t context = 0;                 ///< --context: language models only, previous tokens to condition on; 0 = the task's own
+  int64_t threads = 0;                 ///< --threads; 0 = all cores
+  int64_t examples = 0;                ///< --examples: only so many of the split; 0 = all
+  const std::atomic<int>* stop_signal = nullptr;
+};
+
+/// Evaluates and ends with reporter.result(): the JSON keys of docs/CLI.md (task, split, metric, value, ci95, examples, loss, activation_rate,
+/// attention_span, and shortcut_ladder where the task has one). Returns 0, or 128 + the signal's number.
+int run_eval(const EvalRequest& request, Reporter& reporter);
+
+}  // namespace seqboat::train

@@ -1,0 +1,111 @@
+#pragma once
+
+#include <torch/torch.h>
+
+#include <cstdint>
+#include <filesystem>
+#include <memory>
+#include <nlohmann/json_fwd.hpp>
+#include <optional>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "seqboat/base/reporter.h"
+#include "seqboat/config/recipe.h"
+#include "seqboat/data/dataset.h"
+#include "seqboat/nn/packed.h"
+
+namespace seqboat::train {
+
+/// Examples as a model takes them.
+struct TaskBatch {
+  nn::PackedSequences src;
+  std::optional<nn::PackedSequences> src1;  ///< the other document of a pair (retrieval)
+  torch::Tensor targets;                    ///< int64; classification (B)
+  torch::Tensor sequence_ids;               ///< (B) int64, for RandomKey: numbers of the examples in their split
+  int64_t tokens = 0;                       ///< tokens that the model reads
+  int64_t sample_size = 0;                  ///< what the summed loss is divided by: examples (a language model: tokens)
+};
+
+/// Sums over examples, from which loss and metric are made. Sums of several batches add up.
+struct Score {
+  double loss_sum = 0;                ///< nats
+  int64_t count = 0;                  ///< what the loss is a mean over
+  int64_t correct = 0;                ///< classification
+  std::vector<int64_t> predictions;   ///< classification: one an example, in the order given
+  double loss() const { return count > 0 ? loss_sum / static_cast<double>(count) : 0.0; }
+};
+
+/// A metric with its 95 % interval.
+struct Metric {
+  std::string name;  ///< "accuracy": a fraction, 0 .. 1
+  double value = 0;
+  double low = 0;
+  double high = 0;
+};
+
+/// Accuracy with Wilson's score interval (z = 1.959964): with p = correct / count,
+///   (p + z^2/2n +- z sqrt(p (1 - p)/n + z^2/4n^2)) / (1 + z^2/n)
+Metric accuracy_metric(int64_t correct, int64_t count);
+
+/// Sum of -log softmax(logits)[target] over rows, in double and in the order of rows, so that the sum over a data set does not depend on how it was cut
+/// into batches; predictions are the arg-max (of equals, the first).
+void score_classification(const torch::Tensor& logits, const torch::Tensor& targets, Score* score);
+
+/// One split of a task's data.
+class TaskData {
+ public:
+  virtual ~TaskData() = default;
+  virtual int64_t size() const = 0;
+  /// (size() + 1) offsets of the examples: their lengths are what batches are packed by.
+  virtual std::span<const int64_t> offsets() const = 0;
+  virtual TaskBatch batch(std::span<const int64_t> examples) const = 0;
+};
+
+/// What eval says beyond loss and metric.
+struct TaskReport {
+  std::string json_name;  ///< key of the result; empty = nothing to say
+  std::string json_text;  ///< its value, as JSON
+  std::string text;       ///< lines for people
+};
+
+/// A task: its data, its loss, its metric. One file each in src/train/tasks. Knows no model and no optimizer.
+class Task {
+ public:
+  virtual ~Task() = default;
+
+  virtual const char* name() const = 0;         ///< the recipe's data.name
+  virtual const char* metric_name() const = 0;  ///< "accuracy"
+  virtual bool higher_is_better() const = 0;
+
+  /// Fills in what the data decide (vocab_size), and checks the rest against them: Error (kConfig).
+  virtual void complete(config::ModelConfig* model) const = 0;
+
+  /// Loads the splits and keeps them. Missing data that can be made are made, with progress on the reporter. Stopping in the middle is done by an
+  /// exception out of the reporter. Error (kData) for data that are not as they should be.
+  virtual void load(const std::vector<data::Split>& splits, Reporter& reporter) = 0;
+  /// Enough of the training split for one step, without writing anything.
+  virtual void load_sample(int64_t examples) = 0;
+  /// A split that load() has loaded.
+  virtual const TaskData& split(data::Split split) const = 0;
+  /// Where the data are, for the log.
+  virtual std::string where() const = 0;
+
+  /// Sum of the losses of a batch, a differentiable scalar.
+  virtual torch::Tensor loss_sum(const torch::Tensor& logits, const TaskBatch& batch) const = 0;
+  /// Adds a batch to the score.
+  virtual void score(const torch::Tensor& logits, const TaskBatch& batch, Score* score) const = 0;
+  virtual Metric metric(const Score& score) const = 0;
+
+  /// What else eval should say about the first `examples` of a split, predicted as `score` says.
+  virtual TaskReport report(data::Split, int64_t /*examples*/, const Score&) { return {}; }
+};
+
+/// The task that [data] names, with its data in data_dir, else data.path, else the cache folder. Error (kConfig) for an unknown name.
+std::unique_ptr<Task> make_task(const config::Recipe& recipe, const std::filesystem::path& data_dir);
+
+/// "train", "valid", "test": as the program says it.
+const char* split_word(data::Split split);
+
+}  // namespace seqboat::train

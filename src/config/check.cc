@@ -1,0 +1,139 @@
+#include "config/check.h"
+
+#include <cmath>
+
+#include "config/values.h"
+
+namespace seqboat::config {
+namespace {
+
+bool in_range(const Key& key, double value) {
+  return std::isfinite(value) && (key.limits.open_min ? value > key.limits.min : value >= key.limits.min) &&
+         (key.limits.open_max ? value < key.limits.max : value <= key.limits.max);
+}
+
+void check_key(const Key& key, const Recipe& recipe, const CheckContext& context) {
+  const ConstFieldRef ref = field(key, recipe);
+  bool good = true;
+  std::string hint;
+  if (const auto* integer = std::get_if<const int64_t*>(&ref)) {
+    good = in_range(key, static_cast<double>(**integer));
+  } else if (const auto* number = std::get_if<const double*>(&ref)) {
+    good = in_range(key, **number);
+  } else if (const auto* pair = std::get_if<const std::array<double, 2>*>(&ref)) {
+    good = in_range(key, (**pair)[0]) && in_range(key, (**pair)[1]);
+  } else if (const auto* text = std::get_if<const std::string*>(&ref); text != nullptr && !key.limits.words.empty()) {
+    good = false;
+    std::vector<std::string> words;
+    for (const std::string_view word : key.limits.words) {
+      good = good || word == **text;
+      if (!word.empty()) words.emplace_back(word);
+    }
+    if (!good) hint = suggestion(**text, words);
+  }
+  SEQBOAT_CHECK(good, context.kind, "{}: {} must be {}, found {}{}", context.where(key), context.name(key), allowed_text(key),
+                context.found(key, recipe), hint);
+}
+
+// Refuses a key's value: "<where>: <key> <what>, found <value>".
+template <class... Args>
+void require(bool condition, const CheckContext& context, std::string_view field_name, const Recipe& recipe, fmt::format_string<Args...> format,
+             Args&&... args) {
+  if (condition) return;
+  const Key& key = key_of_field(field_name);
+  fail(context.kind, "{}: {} {}, found {}", context.where(key), context.name(key), fmt::format(format, std::forward<Args>(args)...),
+       context.found(key, recipe));
+}
+
+void check_model_keys_together(const Recipe& recipe, const CheckContext& context);
+void check_run_keys_together(const Recipe& recipe, const CheckContext& context);
+
+}  // namespace
+
+std::string CheckContext::found(const Key& key, const Recipe& recipe) const {
+  const bool set = is_set == nullptr || is_set(key);
+  return value_text(field(key, recipe)) + (set ? "" : ", its default (the key is not set)");
+}
+
+const Key& key_of_field(std::string_view field) {
+  for (const Key& key : keys()) {
+    if (field == key.field) return key;
+  }
+  fail(ErrorKind::kFailed, "no key has the field {}", field);
+}
+
+std::string suggestion(std::string_view word, const std::vector<std::string>& words) {
+  const std::string near = nearest(word, words);
+  return near.empty() ? std::string() : fmt::format(", did you mean {}?", near);
+}
+
+void check_model(const Recipe& recipe, const CheckContext& context) {
+  for (const Key& key : keys()) {
+    if (*key.json_name != '\0') check_key(key, recipe, context);
+  }
+  check_model_keys_together(recipe, context);
+}
+
+void check_recipe(const Recipe& recipe, const CheckContext& context) {
+  for (const Key& key : keys()) check_key(key, recipe, context);
+  check_model_keys_together(recipe, context);
+  check_run_keys_together(recipe, context);
+}
+
+namespace {
+
+void check_model_keys_together(const Recipe& recipe, const CheckContext& context) {
+  const ModelConfig& m = recipe.model;
+  const auto name = [&](std::string_view field_name) { return context.name(key_of_field(field_name)); };
+  const bool language_model = m.task == "language-model";
+
+  require(m.position != "rotary" || m.d_attn % 2 == 0, context, "model.d_attn", recipe, "must be even where {} is \"rotary\"",
+          name("model.position"));
+  require(m.position != "local" || m.window_size > 0, context, "model.window_size", recipe, "must be at least 1 where {} is \"local\"",
+          name("model.position"));
+  require(!m.sinusoidal || m.d_model % 2 == 0, context, "model.d_model", recipe, "must be even where {} is true", name("model.sinusoidal"));
+  require(!m.embedding_norm || !m.prenorm, context, "model.embedding_norm", recipe, "must be false where {} is true", name("model.prenorm"));
+  require(m.input != "real" || m.vocab_size == 0, context, "model.vocab_size", recipe, "must be 0 where {} is \"real\"", name("model.input"));
+
+  require(!language_model || m.causal, context, "model.causal", recipe, "must be true for a language model");
+  require(!language_model || m.input == "tokens", context, "model.input", recipe, "must be \"tokens\" for a language model");
+  require(language_model || m.d_embedding == 0, context, "model.d_embedding", recipe, "must be 0 unless {} is \"language-model\"",
+          name("model.task"));
+  require(language_model || !m.scale_embedding, context, "model.scale_embedding", recipe, "must be false unless {} is \"language-model\"",
+          name("model.task"));
+  require(!language_model || !m.tie_embedding || m.d_embedding == 0 || m.d_embedding == m.d_model, context, "model.d_embedding", recipe,
+          "must be 0 or {} where {} is true", name("model.d_model"), name("model.tie_embedding"));
+
+  require(language_model || m.classes >= 2, context, "model.classes", recipe, "must be at least 2 for {}", m.task);
+  require(!m.nli || m.task == "retrieval", context, "model.nli", recipe, "must be false unless {} is \"retrieval\"", name("model.task"));
+}
+
+void check_run_keys_together(const Recipe& recipe, const CheckContext& context) {
+  const OptimConfig& optim = recipe.optim;
+  const bool ends = optim.schedule == "linear-decay" || optim.schedule == "polynomial-decay";
+  require(!ends || optim.warmup <= recipe.schedule_steps(), context, "optim.warmup", recipe, "must be at most {} = {}, where the schedule ends",
+          optim.total_steps > 0 ? "optim.total_steps" : "train.steps", recipe.schedule_steps());
+  require(optim.schedule != "inverse-sqrt" || optim.warmup >= 1, context, "optim.warmup", recipe, "must be at least 1 with \"inverse-sqrt\"");
+
+  const TrainConfig& train = recipe.train;
+  require(train.batch_size > 0 || train.max_tokens > 0, context, "train.batch_size", recipe, "or train.max_tokens must be at least 1");
+
+  const DataConfig& data = recipe.data;
+  require(data.min_length + 1 < data.max_length, context, "data.max_length", recipe, "must be at least data.min_length + 2 = {}",
+          data.min_length + 2);
+  if (data.name == "listops") {
+    // A full tree: every operator counts two and has max_args arguments, down to digits at max_depth.
+    double longest = 1;
+    for (int64_t depth = data.max_depth; depth > 1 && longest <= static_cast<double>(data.min_length); --depth) {
+      longest = 2 + static_cast<double>(data.max_args) * longest;
+    }
+    require(longest > static_cast<double>(data.min_length), context, "data.min_length", recipe,
+            "must be below {}, the longest that data.max_depth = {} and data.max_args = {} can make", longest, data.max_depth, data.max_args);
+  }
+
+  require(recipe.expect.metric.empty() == recipe.expect.source.empty(), context, "expect.source", recipe,
+          "must say where the expected number is from, beside expect.metric");
+}
+
+}  // namespace
+}  // namespace seqboat::config

@@ -1,0 +1,74 @@
+#include "seqboat/config/model_config.h"
+
+#include <algorithm>
+#include <nlohmann/json.hpp>
+
+#include "config/check.h"
+#include "config/values.h"
+
+namespace seqboat::config {
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+bool is_model_key(const Key& key) {
+  return *key.json_name != '\0';
+}
+
+bool assign(const Json& json, FieldRef field) {
+  struct Assign {
+    const Json& json;
+    bool operator()(bool* field) const { return json.is_boolean() && ((*field = json.get<bool>()), true); }
+    bool operator()(int64_t* field) const {
+      // An unsigned number past the signed range would wrap around.
+      if (!json.is_number_integer() || (json.is_number_unsigned() && json.get<uint64_t>() > static_cast<uint64_t>(INT64_MAX))) return false;
+      *field = json.get<int64_t>();
+      return true;
+    }
+    bool operator()(double* field) const { return json.is_number() && ((*field = json.get<double>()), true); }
+    bool operator()(std::string* field) const { return json.is_string() && ((*field = json.get<std::string>()), true); }
+    bool operator()(std::array<double, 2>*) const { return false; }
+  };
+  return std::visit(Assign{json}, field);
+}
+
+std::string shown(const Json& json) {
+  const std::string text = json.dump(-1, ' ', false, Json::error_handler_t::replace);
+  return text.size() <= 60 ? text : text.substr(0, 57) + "...";
+}
+
+}  // namespace
+
+Json to_json(const ModelConfig& config) {
+  Recipe recipe;
+  recipe.model = config;
+  Json json;
+  for (const Key& key : keys()) {
+    if (is_model_key(key)) std::visit([&](auto* value) { json[key.json_name] = *value; }, field(key, recipe));
+  }
+  return json;
+}
+
+ModelConfig model_config_from_json(const Json& json, const std::string& where) {
+  SEQBOAT_CHECK(json.is_object(), ErrorKind::kModel, "{}: expected a JSON object of the model's keys, found {}", where, json.type_name());
+  std::vector<std::string> names;
+  for (const Key& key : keys()) {
+    if (is_model_key(key)) names.emplace_back(key.json_name);
+  }
+  for (const auto& [name, value] : json.items()) {
+    SEQBOAT_CHECK(std::find(names.begin(), names.end(), name) != names.end(), ErrorKind::kModel, "{}: unknown key {}{}", where, name,
+                  suggestion(name, names));
+  }
+  Recipe recipe;
+  for (const Key& key : keys()) {
+    if (!is_model_key(key)) continue;
+    const auto value = json.find(key.json_name);
+    SEQBOAT_CHECK(value != json.end(), ErrorKind::kModel, "{}: key {} is missing", where, key.json_name);
+    SEQBOAT_CHECK(assign(*value, key.ref(recipe)), ErrorKind::kModel, "{}: {} must be {}, found {}", where, key.json_name, type_text(key),
+                  shown(*value));
+  }
+  check_model(recipe, {[&](const Key&) { return where; }, ErrorKind::kModel, /*json_names=*/true});
+  return recipe.model;
+}
+
+}  // namespace seqboat::config

@@ -1,0 +1,86 @@
+#include "seqboat/config/model_size.h"
+
+#include <algorithm>
+
+namespace seqboat::config {
+namespace {
+
+int64_t norm_parameters(const ModelConfig& m, bool affine) {
+  if (!affine) return 0;
+  if (m.norm == "scalenorm") return 1;
+  return m.norm == "rmsnorm" ? m.d_model : 2 * m.d_model;
+}
+
+int64_t linear(int64_t in, int64_t out) {
+  return (in + 1) * out;
+}
+
+int64_t layer_parameters(const ModelConfig& m) {
+  const int64_t d = m.d_model;
+  const int64_t h = m.hidden();
+  const int64_t z = m.d_attn;
+  const int64_t ema = 4 * (m.causal ? d : 2 * d) * m.d_state + d;  // delta, alpha, beta, gamma of each direction; omega
+  const int64_t router = m.uses_router() ? linear(d, 2) + 1 : 0;   // two logits, one temperature
+  const int64_t attention = linear(d, d) + linear(d, z + 2 * h) + linear(h, d) + 4 * z;
+  int64_t position = 0;
+  if (m.position == "simple") position = 2 * m.max_positions - 1;
+  if (m.position == "local") position = 6 * m.window_size - 1;
+  if (m.position == "t5") position = 32;
+  const int64_t ffn = m.ffn_dim > 0 ? norm_parameters(m, m.norm_affine) + linear(d, m.ffn_dim) + linear(m.ffn_dim, d) : 0;
+  return norm_parameters(m, m.norm_affine) + ema + router + attention + position + ffn;
+}
+
+}  // namespace
+
+int64_t parameter_count(const ModelConfig& m) {
+  const int64_t d = m.d_model;
+  const int64_t d_embedding = m.d_embedding > 0 ? m.d_embedding : d;
+  int64_t count = m.input == "real" ? (m.channels + 1) * d : m.vocab_size * d_embedding;
+  if (d_embedding != d) count += d_embedding * d;
+  if (m.sinusoidal) count += 1;
+  if (m.embedding_norm) count += norm_parameters(m, m.norm_affine);
+  count += m.n_layers * layer_parameters(m);
+  if (m.prenorm) count += norm_parameters(m, m.final_norm_affine);
+  if (m.task == "language-model") return count + (m.tie_embedding ? 0 : m.vocab_size * d);
+
+  int64_t features = d;
+  if (m.task == "retrieval") features *= m.nli ? 4 : 2;
+  for (int64_t i = 0; i < m.classifier_layers; ++i) {
+    count += linear(features, m.classifier_width());
+    features = m.classifier_width();
+  }
+  return count + features * m.classes;
+}
+
+Flops flops_per_token(const ModelConfig& m, double activation_rate, int64_t length) {
+  const auto d = static_cast<double>(m.d_model);
+  const auto h = static_cast<double>(m.hidden());
+  const auto z = static_cast<double>(m.d_attn);
+  const double rate = m.uses_router() ? activation_rate : 1.0;
+  const double active = rate * static_cast<double>(length);
+  double keys_seen = m.causal ? (active + 1) / 2 : active;
+  if (m.window_size > 0) keys_seen = std::min(active, static_cast<double>((m.causal ? 1 : 2) * m.window_size + 1));
+  const double directions = m.causal ? 1 : 2;
+  const bool truncated = m.truncation > 0 && m.truncation < length;
+
+  const auto layers = static_cast<double>(m.n_layers);
+  Flops flops;
+  flops.products = 2 * d * (d + (m.uses_router() ? 2 : 0)) + 2 * rate * (d * (z + 2 * h) + h * d) + 4 * d * static_cast<double>(m.ffn_dim);
+  flops.products *= layers;
+  flops.attention = layers * rate * keys_seen * (2 * (z + h) + 24);
+  flops.scan = layers * directions * (truncated ? 6 : 4) * static_cast<double>(m.d_state) * d;
+  if (m.input == "real") flops.products += 2 * static_cast<double>(m.channels) * d;
+  if (m.d_embedding > 0 && m.d_embedding != m.d_model) flops.products += 2 * static_cast<double>(m.d_embedding) * d;
+  if (m.task == "language-model") flops.products += 2 * d * static_cast<double>(m.vocab_size);
+  return flops;
+}
+
+int64_t state_bytes(const ModelConfig& m) {
+  if (!m.causal || m.window_size == 0) return 0;
+  const int64_t ema = 4 * m.d_model * m.d_state;
+  const int64_t ring = (m.window_size + 1) * (4 * (m.d_attn + m.hidden()) + 8);
+  const int64_t tail = 4 * m.d_model * m.truncation;
+  return m.n_layers * (ema + ring + tail);
+}
+
+}  // namespace seqboat::config

@@ -1,0 +1,676 @@
+#include "seqboat/kernels/window_attention.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <limits>
+
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "kernels/cpu/window_attention.cc"
+#include <hwy/foreach_target.h>
+#include <hwy/highway.h>
+
+#include "kernels/cpu/math-inl.h"
+#include "kernels/cpu/window_attention-blocks.h"
+#include "kernels/cpu/window_attention-inl.h"
+
+#ifndef SEQBOAT_KERNELS_CPU_WINDOW_ATTENTION_ONCE_
+#define SEQBOAT_KERNELS_CPU_WINDOW_ATTENTION_ONCE_
+namespace seqboat::kernels {
+namespace window_attention_impl {
+
+// mu and sigma sqrt(2) of the laplace function, as published.
+constexpr double kLaplaceMean = 0.707107;
+constexpr double kLaplaceScale = 0.282095 * 1.4142135623730950488;
+
+// Elements of a tile copied by accumulate(): kBlock rows of at most four vectors of 64 bytes.
+template <class T>
+constexpr int64_t kPanelSize = kBlock * 4 * static_cast<int64_t>(64 / sizeof(T));
+
+// Block of scores, and one row more: tiles read (never use) a few weights past the last row.
+constexpr int64_t kScoreSize = kBlock * kBlock + kBlock;
+
+struct Sequence {
+  int64_t begin;  // of its active tokens in the packed tensors
+  int64_t count;
+};
+
+// Goes through the work items in order.
+class ItemCursor {
+ public:
+  ItemCursor(const WindowAttentionShape& shape, int64_t item) : shape_(shape), block_(item) {
+    while (sequence_ < shape_.batch && block_ >= blocks()) next_sequence();
+  }
+  void next() {
+    ++block_;
+    while (sequence_ < shape_.batch && block_ >= blocks()) next_sequence();
+  }
+  Sequence sequence() const {
+    return {shape_.active_cu_seqlens[sequence_], shape_.active_cu_seqlens[sequence_ + 1] - shape_.active_cu_seqlens[sequence_]};
+  }
+  int64_t first_row() const { return block_ * kBlock; }
+
+ private:
+  int64_t blocks() const { return (sequence().count + kBlock - 1) / kBlock; }
+  void next_sequence() {
+    block_ -= blocks();
+    ++sequence_;
+  }
+  const WindowAttentionShape& shape_;
+  int64_t sequence_ = 0;
+  int64_t block_;
+};
+
+// Hands out 64-byte aligned pieces of the caller's workspace.
+template <class T>
+class Arena {
+ public:
+  explicit Arena(T* memory) : memory_(memory) {}
+  T* take(int64_t count) {
+    T* piece = memory_;
+    memory_ += rounded(count);
+    return piece;
+  }
+  static int64_t rounded(int64_t count) {
+    constexpr int64_t kLine = 64 / sizeof(T);
+    return (count + kLine - 1) / kLine * kLine;
+  }
+
+ private:
+  T* memory_;
+};
+
+inline int64_t table_size(const WindowAttentionShape& shape) {
+  return shape.bias == PositionBias::kNone || shape.max_positions < 1 ? 0 : 2 * shape.max_positions - 1;
+}
+
+// What a query of this sequence sees among its keys.
+inline Visible visible_keys(const WindowAttentionShape& shape, int64_t count) {
+  const int64_t window = shape.window < 0 ? count : std::min(shape.window, count);
+  return {count, window, shape.causal ? 0 : window};
+}
+
+// The divisor of relu2 and laplace that all queries share, 0 where each has its own.
+inline double common_scale(const WindowAttentionShape& shape, int64_t count) {
+  if (shape.function == AttentionFunction::kSoftmax) return 1.0 / std::sqrt(static_cast<double>(shape.d_attn));
+  if (shape.window >= 0) return 1.0 / (static_cast<double>(std::max<int64_t>(shape.window, 1)) * (shape.causal ? 1 : 2));
+  return shape.causal ? 0.0 : 1.0 / static_cast<double>(count);
+}
+
+// scales[r] of the queries first, first + 1, ..., a whole block.
+template <class T>
+void query_scales(const WindowAttentionShape& shape, int64_t count, int64_t first, T* scales) {
+  const double common = common_scale(shape, count);
+  for (int64_t r = 0; r < kBlock; ++r) scales[r] = static_cast<T>(common != 0 ? common : 1.0 / static_cast<double>(first + r + 1));
+}
+
+}  // namespace window_attention_impl
+}  // namespace seqboat::kernels
+#endif  // SEQBOAT_KERNELS_CPU_WINDOW_ATTENTION_ONCE_
+
+HWY_BEFORE_NAMESPACE();
+namespace seqboat::kernels {
+namespace HWY_NAMESPACE {
+namespace {
+
+namespace hn = hwy::HWY_NAMESPACE;
+using namespace window_attention_impl;                      // NOLINT: this target's block products
+using namespace ::seqboat::kernels::window_attention_impl;  // NOLINT: what all targets share
+
+enum class Side { kQueries, kKeys };  // the own side of a pass
+
+// Position bias of a block pair. Both kinds are table[clamp(offset + t_key - t_query)], t an original time or a number among the active tokens.
+// Where t is a number, the index depends on r - o alone: 127 entries a block pair, laid out so that a row of the block is a contiguous load.
+// Otherwise the entries are gathered with index column[r] + row[o], in the signed integer of T's width.
+template <class T, Side kOwn>
+class BiasBlock {
+ public:
+  using D = Tag<T>;
+  using DI = hn::RebindToSigned<D>;
+  using TI = hn::TFromD<DI>;
+
+  BiasBlock(const WindowAttentionShape& shape, const T* table) {
+    if (table == nullptr || table_size(shape) == 0) return;
+    kind_ = shape.bias;
+    table_ = table;
+    last_ = 2 * shape.max_positions - 2;
+    offset_ = shape.max_positions - 1;
+    if (kind_ == PositionBias::kWindowDistance) offset_ += std::max<int64_t>(0, shape.window);
+  }
+
+  PositionBias kind() const { return kind_; }
+
+  void set_own(const BlockPair& pair, const int64_t* all_positions, int64_t sequence_begin) {
+    if (kind_ != PositionBias::kOriginalDistance) return;
+    const int64_t* const positions = all_positions + sequence_begin;
+    positions_ = positions;
+    own_ = pair.own;
+    own_count_ = pair.own_count;
+    base_ = positions[pair.own];
+    // Distances saturate: 32 bits hold every sum below unless the table is huge or the item spans more than 2^29 steps; then lane by lane.
+    constexpr int64_t kNarrow = int64_t{1} << 29;
+    wide_ = last_ >= kNarrow || positions[pair.own + pair.own_count - 1] - base_ >= kNarrow;
+    if (wide_) return;
+    for (int64_t r = 0; r < kBlock; ++r) {
+      const int64_t distance = positions[pair.own + std::min(r, pair.own_count - 1)] - base_;
+      column_[r] = static_cast<TI>(kOwn == Side::kQueries ? -distance : distance);
+    }
+  }
+
+  void set_other(const BlockPair& pair) {
+    other_ = pair.other;
+    if (kind_ == PositionBias::kWindowDistance) {
+      for (int64_t x = 0; x < 2 * kBlock - 1; ++x) diagonals_[x] = table_[diagonal_index(pair, x)];
+    } else if (kind_ == PositionBias::kOriginalDistance && !wide_) {
+      constexpr int64_t kFar = int64_t{1} << 30;
+      for (int64_t o = pair.other_begin; o < pair.other_end; ++o) {
+        const int64_t distance = positions_[pair.other + o] - base_;
+        row_[o] = static_cast<TI>(offset_ + std::clamp(kOwn == Side::kQueries ? distance : -distance, -kFar, kFar));
+      }
+    }
+  }
+
+  HWY_INLINE hn::Vec<D> at(D d, int64_t o, int64_t r) const {
+    if (kind_ == PositionBias::kNone) return hn::Zero(d);
+    if (kind_ == PositionBias::kWindowDistance) return hn::LoadU(d, diagonals_ + (kBlock - 1) - o + r);
+    return hn::GatherIndex(d, table_, index(o, r));
+  }
+
+  // partial[index] += grad[o][r] over the pair, in a fixed order. grad is zero where nothing is seen.
+  void add_gradient(D d, const BlockPair& pair, const T* HWY_RESTRICT grad, T* HWY_RESTRICT partial) const {
+    const int64_t lanes = static_cast<int64_t>(hn::Lanes(d));
+    if (kind_ == PositionBias::kWindowDistance) {
+      // Sums along diagonals: the entries r = x - (kBlock-1) + o of row o, for a vector of x at a time. The window keeps or cuts whole diagonals.
+      for (int64_t x = 0; x < 2 * kBlock - 1; x += lanes) {
+        auto sum = hn::Zero(d);
+        const int64_t shift = x - (kBlock - 1);
+        const int64_t o_begin = std::max(pair.other_begin, -(lanes - 1) - shift);
+        const int64_t o_end = std::min(pair.other_end, pair.own_count - shift);
+        for (int64_t o = o_begin; o < o_end; ++o) {
+          const int64_t r = shift + o;
+          const auto v = hn::LoadU(d, grad + o * kBlock + r);  // may read past the row's ends, which the mask discards
+          if (r >= 0 && r + lanes <= pair.own_count) {
+            sum = hn::Add(sum, v);
+          } else {
+            const auto lane = hn::Iota(d, static_cast<T>(r));
+            const auto inside = hn::And(hn::Ge(lane, hn::Zero(d)), hn::Lt(lane, hn::Set(d, static_cast<T>(pair.own_count))));
+            sum = hn::Add(sum, hn::IfThenElseZero(inside, v));
+          }
+        }
+        HWY_ALIGN T sums[HWY_MAX_BYTES / sizeof(T)];
+        hn::Store(sum, d, sums);
+        for (int64_t lane = 0; lane < lanes; ++lane) {
+          const int64_t own_minus_other = pair.own - pair.other + shift + lane;
+          if (own_minus_other < -pair.sees.after || own_minus_other > pair.sees.before) continue;
+          partial[diagonal_index(pair, x + lane)] += sums[lane];
+        }
+      }
+    } else if (kind_ == PositionBias::kOriginalDistance) {
+      const DI di;
+      HWY_ALIGN TI indices[kBlock];
+      for (int64_t o = pair.other_begin; o < pair.other_end; ++o) {
+        const int64_t begin = pair.own_begin(o);
+        const int64_t end = pair.own_end(o);
+        for (int64_t r = begin / lanes * lanes; r < end; r += lanes) hn::Store(index(o, r), di, indices + r);
+        for (int64_t r = begin; r < end; ++r) partial[indices[r]] += grad[o * kBlock + r];
+      }
+    }
+  }
+
+  // Entries that any pair of the item can touch: [first, last]. Positions increase.
+  void touched(const BlockPair& pair, int64_t* first, int64_t* last) const {
+    const int64_t own_last = pair.own + pair.own_count - 1;
+    const int64_t key_first = pair.sees.begin(pair.own);
+    const int64_t key_last = pair.sees.end(own_last) - 1;
+    if (kind_ == PositionBias::kWindowDistance) {
+      *first = clamped(key_first - own_last);
+      *last = clamped(key_last - pair.own);
+    } else {
+      *first = clamped(positions_[key_first] - positions_[own_last]);
+      *last = clamped(positions_[key_last] - positions_[pair.own]);
+    }
+  }
+
+ private:
+  int64_t clamped(int64_t distance) const { return std::clamp<int64_t>(offset_ + distance, 0, last_); }
+  int64_t diagonal_index(const BlockPair& pair, int64_t x) const {
+    const int64_t r_minus_o = x - (kBlock - 1);  // own minus other
+    const int64_t distance = pair.own - pair.other + r_minus_o;
+    return clamped(kOwn == Side::kQueries ? -distance : distance);
+  }
+
+  HWY_INLINE hn::Vec<DI> index(int64_t o, int64_t r) const {
+    const DI di;
+    if (!wide_) {
+      const auto sum = hn::Add(hn::Set(di, row_[o]), hn::Load(di, column_ + r));
+      return hn::Min(hn::Max(sum, hn::Zero(di)), hn::Set(di, static_cast<TI>(last_)));
+    }
+    HWY_ALIGN TI lanes[HWY_MAX_BYTES / sizeof(TI)];
+    for (int64_t lane = 0; lane < static_cast<int64_t>(hn::Lanes(di)); ++lane) {
+      const int64_t distance = positions_[other_ + o] - positions_[own_ + std::min(r + lane, own_count_ - 1)];
+      lanes[lane] = static_cast<TI>(clamped(kOwn == Side::kQueries ? distance : -distance));
+    }
+    return hn::Load(di, lanes);
+  }
+
+  PositionBias kind_ = PositionBias::kNone;
+  const T* table_ = nullptr;
+  const int64_t* positions_ = nullptr;
+  int64_t last_ = 0, offset_ = 0, base_ = 0, own_ = 0, own_count_ = 0, other_ = 0;
+  bool wide_ = false;
+  HWY_ALIGN TI column_[kBlock];
+  HWY_ALIGN TI row_[kBlock];
+  HWY_ALIGN T diagonals_[3 * kBlock];
+};
+
+// Lanes of rows r, r+1, ... that see other row o.
+template <class D, class T = hn::TFromD<D>>
+HWY_INLINE hn::Mask<D> seeing(D d, const BlockPair& pair, int64_t o, int64_t r) {
+  const auto lane = hn::Iota(d, static_cast<T>(r));
+  return hn::And(hn::Ge(lane, hn::Set(d, static_cast<T>(pair.own_begin(o)))), hn::Lt(lane, hn::Set(d, static_cast<T>(pair.own_end(o)))));
+}
+
+// Other rows that some / all of the own rows r .. r + lanes - 1 see. Lanes past the last own row see nothing, so then no row is seen by all.
+struct VectorRange {
+  int64_t begin, end, all_begin, all_end;
+  VectorRange(const BlockPair& pair, int64_t r, int64_t lanes) {
+    const int64_t last = std::min(r + lanes, pair.own_count) - 1;
+    begin = pair.seen_begin(r);
+    end = pair.seen_end(last);
+    const bool whole = r + lanes <= pair.own_count;
+    all_begin = whole ? pair.seen_begin(last) : end;
+    all_end = whole ? pair.seen_end(r) : end;
+  }
+  bool all(int64_t o) const { return all_begin <= o && o < all_end; }
+};
+
+// function(s) of relu2 and laplace.
+template <AttentionFunction kFunction, class D, class V = hn::Vec<D>>
+HWY_INLINE V weight_of(D d, V s) {
+  using T = hn::TFromD<D>;
+  if constexpr (kFunction == AttentionFunction::kRelu2) {
+    const auto r = hn::IfThenZeroElse(hn::Lt(s, hn::Zero(d)), s);  // keeps a NaN
+    return hn::Mul(r, r);
+  } else {
+    const auto z = hn::Mul(hn::Sub(s, hn::Set(d, static_cast<T>(kLaplaceMean))), hn::Set(d, static_cast<T>(1.0 / kLaplaceScale)));
+    const auto half = hn::Set(d, static_cast<T>(0.5));
+    return hn::MulAdd(half, vector_erf(d, z), half);
+  }
+}
+
+// Derivative of function at s.
+template <AttentionFunction kFunction, class D, class V = hn::Vec<D>>
+HWY_INLINE V slope_of(D d, V s) {
+  using T = hn::TFromD<D>;
+  if constexpr (kFunction == AttentionFunction::kRelu2) {
+    const auto r = hn::IfThenZeroElse(hn::Lt(s, hn::Zero(d)), s);
+    return hn::Add(r, r);
+  } else {
+    const auto z = hn::Mul(hn::Sub(s, hn::Set(d, static_cast<T>(kLaplaceMean))), hn::Set(d, static_cast<T>(1.0 / kLaplaceScale)));
+    return hn::Mul(hn::Set(d, static_cast<T>(1.0 / (kLaplaceScale * 1.7724538509055160273))), vector_exp(d, hn::Neg(hn::Mul(z, z))));
+  }
+}
+
+// Scores to weights, in place. Softmax: running maximum and sum of each row, and the factor by which earlier weights of the row shrink.
+template <AttentionFunction kFunction, class T>
+HWY_NOINLINE void weigh(const BlockPair& pair, const BiasBlock<T, Side::kQueries>& bias, const T* HWY_RESTRICT scales, T* HWY_RESTRICT scores,
+                        T* HWY_RESTRICT maxima, T* HWY_RESTRICT sums, T* HWY_RESTRICT shrink) {
+  const Tag<T> d;
+  const int64_t lanes = static_cast<int64_t>(hn::Lanes(d));
+  for (int64_t r = 0; r < pair.own_count; r += lanes) {
+    const VectorRange range(pair, r, lanes);
+    const auto scale = hn::Load(d, scales + r);
+    if constexpr (kFunction == AttentionFunction::kSoftmax) {
+      const auto lowest = hn::Set(d, -std::numeric_limits<T>::infinity());
+      const auto old_max = hn::Load(d, maxima + r);
+      auto new_max = old_max;
+      for (int64_t o = range.begin; o < range.end; ++o) {
+        auto s = hn::MulAdd(hn::Load(d, scores + o * kBlock + r), scale, bias.at(d, o, r));
+        if (!range.all(o)) s = hn::IfThenElse(seeing(d, pair, o, r), s, lowest);
+        hn::Store(s, d, scores + o * kBlock + r);
+        new_max = hn::Max(new_max, s);
+      }
+      // A row that has seen nothing yet keeps its -infinity; exp(-inf - -inf) must not come about.
+      const auto factor = hn::IfThenElse(hn::Eq(old_max, new_max), hn::Set(d, T{1}), vector_exp(d, hn::Sub(old_max, new_max)));
+      auto sum = hn::Mul(hn::Load(d, sums + r), factor);
+      const auto subtract = hn::IfThenZeroElse(hn::Eq(new_max, lowest), new_max);
+      for (int64_t o = range.begin; o < range.end; ++o) {
+        const auto p = vector_exp(d, hn::Sub(hn::Load(d, scores + o * kBlock + r), subtract));
+        hn::Store(p, d, scores + o * kBlock + r);
+        sum = hn::Add(sum, p);
+      }
+      hn::Store(new_max, d, maxima + r);
+      hn::Store(sum, d, sums + r);
+      hn::Store(factor, d, shrink + r);
+    } else {
+      for (int64_t o = range.begin; o < range.end; ++o) {
+        auto p = weight_of<kFunction>(d, hn::MulAdd(hn::Load(d, scores + o * kBlock + r), scale, bias.at(d, o, r)));
+        if (!range.all(o)) p = hn::IfThenElseZero(seeing(d, pair, o, r), p);
+        hn::Store(p, d, scores + o * kBlock + r);
+      }
+    }
+  }
+}
+
+template <class T>
+void weigh_by(AttentionFunction function, const BlockPair& pair, const BiasBlock<T, Side::kQueries>& bias, const T* scales, T* scores, T* maxima,
+              T* sums, T* shrink) {
+  switch (function) {
+    case AttentionFunction::kSoftmax:
+      return weigh<AttentionFunction::kSoftmax>(pair, bias, scales, scores, maxima, sums, shrink);
+    case AttentionFunction::kRelu2:
+      return weigh<AttentionFunction::kRelu2>(pair, bias, scales, scores, maxima, sums, shrink);
+    case AttentionFunction::kLaplace:
+      return weigh<AttentionFunction::kLaplace>(pair, bias, scales, scores, maxima, sums, shrink);
+  }
+}
+
+template <class T>
+void forward(const WindowAttentionShape& shape, int64_t item_begin, int64_t item_end, const T* q, const T* k, const T* v, const int64_t* positions,
+             const T* bias_table, T* out, T* lse, T* workspace) {
+  const bool softmax = shape.function == AttentionFunction::kSoftmax;
+  const Tag<T> d;
+  Arena<T> arena(workspace);
+  T* packed_q = arena.take(shape.d_attn * kBlock);
+  T* scores = arena.take(kScoreSize);
+  T* panel = arena.take(kPanelSize<T>);
+  T* scales = arena.take(kBlock);
+  T* maxima = arena.take(kBlock);
+  T* sums = arena.take(kBlock);
+  T* shrink = arena.take(kBlock);
+  BiasBlock<T, Side::kQueries> bias(shape, bias_table);
+  ItemCursor cursor(shape, item_begin);
+  for (int64_t item = item_begin; item < item_end; ++item, cursor.next()) {
+    const auto [begin, count] = cursor.sequence();
+    const Visible sees = visible_keys(shape, count);
+    BlockPair pair{sees, sees.inverse(), cursor.first_row(), std::min(kBlock, count - cursor.first_row()), 0};
+    const int64_t row = begin + pair.own;
+    pack_transposed(d, pair.own_count, shape.d_attn, q + row * shape.q_stride, shape.q_stride, packed_q);
+    query_scales(shape, count, pair.own, scales);
+    bias.set_own(pair, positions, begin);
+    if (softmax) {
+      std::fill(maxima, maxima + kBlock, -std::numeric_limits<T>::infinity());
+      std::fill(sums, sums + kBlock, T{0});
+    }
+    for (int64_t block = pair.first_block(); block <= pair.last_block(); ++block) {
+      pair.move_to(block);
+      const int64_t other = begin + pair.other;
+      dots(d, pair, shape.d_attn, k + other * shape.k_stride, shape.k_stride, packed_q, scores);
+      bias.set_other(pair);
+      weigh_by(shape.function, pair, bias, scales, scores, maxima, sums, shrink);
+      accumulate(d, pair, scores, shape.d_hidden, v + other * shape.v_stride, shape.v_stride, block == pair.first_block(), softmax ? shrink : nullptr,
+                 out + row * shape.out_stride, shape.out_stride, panel);
+    }
+    if (softmax) {
+      for (int64_t r = 0; r < pair.own_count; ++r) {
+        scale_row(d, shape.d_hidden, T{1} / sums[r], out + (row + r) * shape.out_stride);
+        if (lse != nullptr) lse[row + r] = maxima[r] + std::log(sums[r]);
+      }
+    }
+  }
+}
+
+// Scores to d(loss)/d(score), in the buffer of d(loss)/d(weight). For own keys scores become the weights.
+template <AttentionFunction kFunction, Side kOwn, class T>
+HWY_NOINLINE void slopes(const BlockPair& pair, const BiasBlock<T, kOwn>& bias, const T* HWY_RESTRICT scales, const T* HWY_RESTRICT lse,
+                         const T* HWY_RESTRICT delta, T* HWY_RESTRICT scores, T* HWY_RESTRICT grads) {
+  constexpr bool kOwnQueries = kOwn == Side::kQueries;
+  const Tag<T> d;
+  const int64_t lanes = static_cast<int64_t>(hn::Lanes(d));
+  for (int64_t r = 0; r < pair.own_count; r += lanes) {
+    const VectorRange range(pair, r, lanes);
+    for (int64_t o = range.begin; o < range.end; ++o) {
+      // Per query: a vector where the own side is the queries, else one number.
+      const auto of_query = [&](const T* HWY_RESTRICT values) HWY_ATTR { return kOwnQueries ? hn::Load(d, values + r) : hn::Set(d, values[o]); };
+      const auto scale = of_query(scales);
+      const auto s = hn::MulAdd(hn::Load(d, scores + o * kBlock + r), scale, bias.at(d, o, r));
+      auto grad = hn::Load(d, grads + o * kBlock + r);
+      hn::Vec<Tag<T>> weight;
+      if constexpr (kFunction == AttentionFunction::kSoftmax) {
+        weight = vector_exp(d, hn::Sub(s, of_query(lse)));
+        grad = hn::Mul(weight, hn::Sub(grad, of_query(delta)));
+      } else {
+        if constexpr (!kOwnQueries) weight = weight_of<kFunction>(d, s);
+        grad = hn::Mul(slope_of<kFunction>(d, s), grad);
+      }
+      if constexpr (!kOwnQueries) grad = hn::Mul(grad, scale);  // for the keys; the queries are scaled at the end, the bias is not
+      if (!range.all(o)) {
+        const auto seen = seeing(d, pair, o, r);
+        grad = hn::IfThenElseZero(seen, grad);
+        if constexpr (!kOwnQueries) weight = hn::IfThenElseZero(seen, weight);
+      }
+      hn::Store(grad, d, grads + o * kBlock + r);
+      if constexpr (!kOwnQueries) hn::Store(weight, d, scores + o * kBlock + r);
+    }
+  }
+}
+
+template <Side kOwn, class T>
+void slopes_by(AttentionFunction function, const BlockPair& pair, const BiasBlock<T, kOwn>& bias, const T* scales, const T* lse, const T* delta,
+               T* scores, T* grads) {
+  switch (function) {
+    case AttentionFunction::kSoftmax:
+      return slopes<AttentionFunction::kSoftmax>(pair, bias, scales, lse, delta, scores, grads);
+    case AttentionFunction::kRelu2:
+      return slopes<AttentionFunction::kRelu2>(pair, bias, scales, lse, delta, scores, grads);
+    case AttentionFunction::kLaplace:
+      return slopes<AttentionFunction::kLaplace>(pair, bias, scales, lse, delta, scores, grads);
+  }
+}
+
+template <class T>
+void backward_queries(const WindowAttentionShape& shape, int64_t item_begin, int64_t item_end, const T* q, const T* k, const T* v,
+                      const int64_t* positions, const T* bias_table, const T* out, const T* lse, const T* dout, T* dq, T* dbias, T* delta,
+                      T* workspace) {
+  const bool softmax = shape.function == AttentionFunction::kSoftmax;
+  const Tag<T> d;
+  Arena<T> arena(workspace);
+  T* packed_q = arena.take(shape.d_attn * kBlock);
+  T* packed_dout = arena.take(shape.d_hidden * kBlock);
+  T* scores = arena.take(kScoreSize);
+  arena.take(kBlock);  // add_gradient() reads up to a row before the block
+  T* grads = arena.take(kScoreSize);
+  T* panel = arena.take(kPanelSize<T>);
+  T* scales = arena.take(kBlock);
+  T* own_lse = arena.take(kBlock);
+  T* own_delta = arena.take(kBlock);
+  T* partial = arena.take(table_size(shape));
+  BiasBlock<T, Side::kQueries> bias(shape, bias_table);
+  const bool with_bias = dbias != nullptr && bias.kind() != PositionBias::kNone;
+  ItemCursor cursor(shape, item_begin);
+  for (int64_t item = item_begin; item < item_end; ++item, cursor.next()) {
+    const auto [begin, count] = cursor.sequence();
+    const Visible sees = visible_keys(shape, count);
+    BlockPair pair{sees, sees.inverse(), cursor.first_row(), std::min(kBlock, count - cursor.first_row()), 0};
+    const int64_t row = begin + pair.own;
+    pack_transposed(d, pair.own_count, shape.d_attn, q + row * shape.q_stride, shape.q_stride, packed_q);
+    pack_transposed(d, pair.own_count, shape.d_hidden, dout + row * shape.out_stride, shape.out_stride, packed_dout);
+    query_scales(shape, count, pair.own, scales);
+    bias.set_own(pair, positions, begin);
+    if (softmax) {
+      for (int64_t r = 0; r < pair.own_count; ++r) {
+        delta[row + r] = row_dot(d, shape.d_hidden, dout + (row + r) * shape.out_stride, out + (row + r) * shape.out_stride);
+      }
+      for (int64_t r = 0; r < kBlock; ++r) {
+        own_lse[r] = lse[row + std::min(r, pair.own_count - 1)];
+        own_delta[r] = delta[row + std::min(r, pair.own_count - 1)];
+      }
+    }
+    int64_t entry_begin = 0, entry_last = -1;
+    if (with_bias) {
+      bias.touched(pair, &entry_begin, &entry_last);
+      std::fill(partial + entry_begin, partial + entry_last + 1, T{0});
+    }
+    for (int64_t block = pair.first_block(); block <= pair.last_block(); ++block) {
+      pair.move_to(block);
+      const int64_t other = begin + pair.other;
+      dots(d, pair, shape.d_attn, k + other * shape.k_stride, shape.k_stride, packed_q, scores);
+      dots(d, pair, shape.d_hidden, v + other * shape.v_stride, shape.v_stride, packed_dout, grads);
+      bias.set_other(pair);
+      slopes_by(shape.function, pair, bias, scales, own_lse, own_delta, scores, grads);
+      if (with_bias) bias.add_gradient(d, pair, grads, partial);
+      accumulate(d, pair, grads, shape.d_attn, k + other * shape.k_stride, shape.k_stride, block == pair.first_block(),
+                 static_cast<const T*>(nullptr), dq + row * shape.q_stride, shape.q_stride, panel);
+    }
+    for (int64_t r = 0; r < pair.own_count; ++r) scale_row(d, shape.d_attn, scales[r], dq + (row + r) * shape.q_stride);
+    for (int64_t entry = entry_begin; entry <= entry_last; ++entry) dbias[entry] += partial[entry];
+  }
+}
+
+template <class T>
+void backward_keys(const WindowAttentionShape& shape, int64_t item_begin, int64_t item_end, const T* q, const T* k, const T* v,
+                   const int64_t* positions, const T* bias_table, const T* lse, const T* delta, const T* dout, T* dk, T* dv, T* workspace) {
+  const bool softmax = shape.function == AttentionFunction::kSoftmax;
+  const Tag<T> d;
+  Arena<T> arena(workspace);
+  T* packed_k = arena.take(shape.d_attn * kBlock);
+  T* packed_v = arena.take(shape.d_hidden * kBlock);
+  T* scores = arena.take(kScoreSize);
+  T* grads = arena.take(kScoreSize);
+  T* panel = arena.take(kPanelSize<T>);
+  T* scales = arena.take(kBlock);
+  BiasBlock<T, Side::kKeys> bias(shape, bias_table);
+  ItemCursor cursor(shape, item_begin);
+  for (int64_t item = item_begin; item < item_end; ++item, cursor.next()) {
+    const auto [begin, count] = cursor.sequence();
+    const Visible seen_by = visible_keys(shape, count);
+    BlockPair pair{seen_by.inverse(), seen_by, cursor.first_row(), std::min(kBlock, count - cursor.first_row()), 0};
+    const int64_t row = begin + pair.own;
+    pack_transposed(d, pair.own_count, shape.d_attn, k + row * shape.k_stride, shape.k_stride, packed_k);
+    pack_transposed(d, pair.own_count, shape.d_hidden, v + row * shape.v_stride, shape.v_stride, packed_v);
+    bias.set_own(pair, positions, begin);
+    for (int64_t block = pair.first_block(); block <= pair.last_block(); ++block) {
+      pair.move_to(block);
+      const int64_t other = begin + pair.other;
+      const bool first = block == pair.first_block();
+      const T* const query = q + other * shape.q_stride;
+      const T* const grad_out = dout + other * shape.out_stride;
+      dots(d, pair, shape.d_attn, query, shape.q_stride, packed_k, scores);
+      dots(d, pair, shape.d_hidden, grad_out, shape.out_stride, packed_v, grads);
+      bias.set_other(pair);
+      query_scales(shape, count, pair.other, scales);
+      slopes_by(shape.function, pair, bias, scales, softmax ? lse + other : nullptr, softmax ? delta + other : nullptr, scores, grads);
+      accumulate(d, pair, scores, shape.d_hidden, grad_out, shape.out_stride, first, static_cast<const T*>(nullptr), dv + row * shape.v_stride,
+                 shape.v_stride, panel);
+      accumulate(d, pair, grads, shape.d_attn, query, shape.q_stride, first, static_cast<const T*>(nullptr), dk + row * shape.k_stride,
+                 shape.k_stride, panel);
+    }
+  }
+}
+
+// Dispatch goes through plain functions, one a type.
+void forward_f32(const WindowAttentionShape& shape, int64_t item_begin, int64_t item_end, const float* q, const float* k, const float* v,
+                 const int64_t* positions, const float* bias_table, float* out, float* lse, float* workspace) {
+  forward(shape, item_begin, item_end, q, k, v, positions, bias_table, out, lse, workspace);
+}
+void forward_f64(const WindowAttentionShape& shape, int64_t item_begin, int64_t item_end, const double* q, const double* k, const double* v,
+                 const int64_t* positions, const double* bias_table, double* out, double* lse, double* workspace) {
+  forward(shape, item_begin, item_end, q, k, v, positions, bias_table, out, lse, workspace);
+}
+void backward_queries_f32(const WindowAttentionShape& shape, int64_t item_begin, int64_t item_end, const float* q, const float* k, const float* v,
+                          const int64_t* positions, const float* bias_table, const float* out, const float* lse, const float* dout, float* dq,
+                          float* dbias, float* delta, float* workspace) {
+  backward_queries(shape, item_begin, item_end, q, k, v, positions, bias_table, out, lse, dout, dq, dbias, delta, workspace);
+}
+void backward_queries_f64(const WindowAttentionShape& shape, int64_t item_begin, int64_t item_end, const double* q, const double* k, const double* v,
+                          const int64_t* positions, const double* bias_table, const double* out, const double* lse, const double* dout, double* dq,
+                          double* dbias, double* delta, double* workspace) {
+  backward_queries(shape, item_begin, item_end, q, k, v, positions, bias_table, out, lse, dout, dq, dbias, delta, workspace);
+}
+void backward_keys_f32(const WindowAttentionShape& shape, int64_t item_begin, int64_t item_end, const float* q, const float* k, const float* v,
+                       const int64_t* positions, const float* bias_table, const float* lse, const float* delta, const float* dout, float* dk,
+                       float* dv, float* workspace) {
+  backward_keys(shape, item_begin, item_end, q, k, v, positions, bias_table, lse, delta, dout, dk, dv, workspace);
+}
+void backward_keys_f64(const WindowAttentionShape& shape, int64_t item_begin, int64_t item_end, const double* q, const double* k, const double* v,
+                       const int64_t* positions, const double* bias_table, const double* lse, const double* delta, const double* dout, double* dk,
+                       double* dv, double* workspace) {
+  backward_keys(shape, item_begin, item_end, q, k, v, positions, bias_table, lse, delta, dout, dk, dv, workspace);
+}
+
+}  // namespace
+}  // namespace HWY_NAMESPACE
+}  // namespace seqboat::kernels
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
+namespace seqboat::kernels {
+namespace {
+
+HWY_EXPORT(forward_f32);
+HWY_EXPORT(forward_f64);
+HWY_EXPORT(backward_queries_f32);
+HWY_EXPORT(backward_queries_f64);
+HWY_EXPORT(backward_keys_f32);
+HWY_EXPORT(backward_keys_f64);
+
+}  // namespace
+
+int64_t window_attention_items(const WindowAttentionShape& shape) noexcept {
+  int64_t items = 0;
+  for (int64_t b = 0; b < shape.batch; ++b) {
+    items += (shape.active_cu_seqlens[b + 1] - shape.active_cu_seqlens[b] + kBlock - 1) / kBlock;
+  }
+  return items;
+}
+
+template <class T>
+void window_attention_fwd(const WindowAttentionShape& shape, int64_t item_begin, int64_t item_end, const T* q, const T* k, const T* v,
+                          const int64_t* positions, const T* bias_table, T* out, T* lse, T* workspace) noexcept {
+  if constexpr (sizeof(T) == 4) {
+    HWY_DYNAMIC_DISPATCH(forward_f32)(shape, item_begin, item_end, q, k, v, positions, bias_table, out, lse, workspace);
+  } else {
+    HWY_DYNAMIC_DISPATCH(forward_f64)(shape, item_begin, item_end, q, k, v, positions, bias_table, out, lse, workspace);
+  }
+}
+
+template <class T>
+void window_attention_bwd_q(const WindowAttentionShape& shape, int64_t item_begin, int64_t item_end, const T* q, const T* k, const T* v,
+                            const int64_t* positions, const T* bias_table, const T* out, const T* lse, const T* dout, T* dq, T* dbias, T* delta,
+                            T* workspace) noexcept {
+  if constexpr (sizeof(T) == 4) {
+    HWY_DYNAMIC_DISPATCH(backward_queries_f32)
+    (shape, item_begin, item_end, q, k, v, positions, bias_table, out, lse, dout, dq, dbias, delta, workspace);
+  } else {
+    HWY_DYNAMIC_DISPATCH(backward_queries_f64)
+    (shape, item_begin, item_end, q, k, v, positions, bias_table, out, lse, dout, dq, dbias, delta, workspace);
+  }
+}
+
+template <class T>
+void window_attention_bwd_kv(const WindowAttentionShape& shape, int64_t item_begin, int64_t item_end, const T* q, const T* k, const T* v,
+                             const int64_t* positions, const T* bias_table, const T* lse, const T* delta, const T* dout, T* dk, T* dv,
+                             T* workspace) noexcept {
+  if constexpr (sizeof(T) == 4) {
+    HWY_DYNAMIC_DISPATCH(backward_keys_f32)(shape, item_begin, item_end, q, k, v, positions, bias_table, lse, delta, dout, dk, dv, workspace);
+  } else {
+    HWY_DYNAMIC_DISPATCH(backward_keys_f64)(shape, item_begin, item_end, q, k, v, positions, bias_table, lse, delta, dout, dk, dv, workspace);
+  }
+}
+
+template <class T>
+size_t window_attention_workspace_size(const WindowAttentionShape& shape) noexcept {
+  using window_attention_impl::Arena;
+  using window_attention_impl::kPanelSize;
+  using window_attention_impl::kScoreSize;
+  using window_attention_impl::table_size;
+  const int64_t pieces[] = {shape.d_attn * kBlock, shape.d_hidden * kBlock, 2 * kScoreSize + kBlock, kPanelSize<T>, 4 * kBlock, table_size(shape)};
+  int64_t size = 0;
+  for (const int64_t piece : pieces) size += Arena<T>::rounded(piece);
+  return static_cast<size_t>(size);
+}
+
+#define SEQBOAT_INSTANTIATE(T)                                                                                                                     \
+  template void window_attention_fwd<T>(const WindowAttentionShape&, int64_t, int64_t, const T*, const T*, const T*, const int64_t*, const T*, T*, \
+                                        T*, T*) noexcept;                                                                                          \
+  template void window_attention_bwd_q<T>(const WindowAttentionShape&, int64_t, int64_t, const T*, const T*, const T*, const int64_t*, const T*,   \
+                                          const T*, const T*, const T*, T*, T*, T*, T*) noexcept;                                                  \
+  template void window_attention_bwd_kv<T>(const WindowAttentionShape&, int64_t, int64_t, const T*, const T*, const T*, const int64_t*, const T*,  \
+                                           const T*, const T*, const T*, T*, T*, T*) noexcept;                                                     \
+  template size_t window_attention_workspace_size<T>(const WindowAttentionShape&) noexcept;
+SEQBOAT_INSTANTIATE(float)
+SEQBOAT_INSTANTIATE(double)
+#undef SEQBOAT_INSTANTIATE
+
+}  // namespace seqboat::kernels
+#endif  // HWY_ONCE

@@ -1,0 +1,37 @@
+#include "seqboat/nn/packed.h"
+
+#include "seqboat/ops/ops.h"
+
+namespace seqboat::nn {
+
+PackedLayout PackedLayout::make(const torch::Tensor& cu_seqlens, const RandomKey& random, int64_t pass) {
+  TORCH_CHECK(cu_seqlens.dim() == 1 && cu_seqlens.scalar_type() == torch::kInt64 && cu_seqlens.size(0) >= 1,
+              "seqboat: cu_seqlens must be (B+1) int64, got ", cu_seqlens.scalar_type(), " ", cu_seqlens.sizes());
+  PackedLayout layout{.cu_seqlens = cu_seqlens.contiguous(), .positions = {}, .sequence_ids = {}, .pass = pass};
+  const int64_t batch = cu_seqlens.size(0) - 1;
+  const int64_t* offsets = layout.cu_seqlens.const_data_ptr<int64_t>();
+  layout.positions = torch::empty({offsets[batch]}, torch::kInt64);
+  layout.sequence_ids = torch::empty({offsets[batch]}, torch::kInt64);
+  TORCH_CHECK(!random.sequence_ids.defined() || random.sequence_ids.size(0) == batch, "seqboat: sequence_ids must be (", batch, "), got ",
+              random.sequence_ids.sizes());
+  const torch::Tensor given = random.sequence_ids.defined() ? random.sequence_ids.contiguous() : torch::Tensor();
+  int64_t* positions = layout.positions.mutable_data_ptr<int64_t>();
+  int64_t* ids = layout.sequence_ids.mutable_data_ptr<int64_t>();
+  for (int64_t b = 0; b < batch; ++b) {
+    const int64_t id = given.defined() ? given.const_data_ptr<int64_t>()[b] : b;
+    for (int64_t t = offsets[b]; t < offsets[b + 1]; ++t) {
+      positions[t] = t - offsets[b];
+      ids[t] = id;
+    }
+  }
+  return layout;
+}
+
+torch::Tensor dropout(const torch::Tensor& x, double p, bool training, const RandomKey& random, const PackedLayout& layout, int64_t layer, int64_t site) {
+  if (!training || p <= 0) return x;
+  constexpr int64_t kSitesPerPass = 8;
+  return ops::dropout(x, p, static_cast<int64_t>(random.seed), static_cast<int64_t>(random.update), static_cast<int64_t>(random.micro_batch), layer + 1,
+                      layout.pass * kSitesPerPass + site, layout.sequence_ids, layout.positions);
+}
+
+}  // namespace seqboat::nn

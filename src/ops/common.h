@@ -1,0 +1,91 @@
+#pragma once
+
+// Private to src/ops: what the CPU kernels' glue shares.
+
+#include <ATen/Dispatch.h>
+#include <ATen/Parallel.h>
+#include <ATen/core/Tensor.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/empty_like.h>
+#include <ATen/ops/zeros.h>
+#include <ATen/ops/zeros_like.h>
+
+#include <algorithm>
+#include <cstdint>
+#include <cstdlib>
+#include <memory>
+#include <new>
+#include <optional>
+#include <vector>
+
+#include "seqboat/kernels/simd.h"
+
+namespace seqboat::ops {
+
+#define SEQBOAT_DISPATCH(tensor, name, ...) AT_DISPATCH_FLOATING_TYPES((tensor).scalar_type(), name, __VA_ARGS__)
+
+/// at::parallel_for with denormals flushed in every thread. Results must not depend on how [0, n) is cut.
+template <class F>
+void parallel_for(int64_t n, int64_t grain, const F& f) {
+  if (n <= 0) return;
+  at::parallel_for(0, n, grain, [&](int64_t begin, int64_t end) {
+    kernels::FlushDenormals flush;
+    f(begin, end);
+  });
+}
+
+/// A 64-byte aligned scratch buffer that each thread keeps and reuses.
+template <class T>
+T* thread_workspace(size_t count) {
+  struct Free {
+    void operator()(void* p) const { std::free(p); }
+  };
+  thread_local std::unique_ptr<void, Free> buffer;
+  thread_local size_t capacity = 0;
+  const size_t bytes = (count * sizeof(T) + 63) / 64 * 64 + 64;
+  if (bytes > capacity) {
+    buffer.reset(std::aligned_alloc(64, bytes));
+    if (!buffer) throw std::bad_alloc();
+    capacity = bytes;
+  }
+  return static_cast<T*>(buffer.get());
+}
+
+template <class T>
+const T* data_or_null(const std::optional<at::Tensor>& t) {
+  return t.has_value() && t->defined() ? t->const_data_ptr<T>() : nullptr;
+}
+
+inline bool present(const std::optional<at::Tensor>& t) { return t.has_value() && t->defined(); }
+
+inline std::optional<at::Tensor> contiguous(const std::optional<at::Tensor>& t) {
+  if (!present(t)) return std::nullopt;
+  return t->contiguous();
+}
+
+inline void check_floating(const char* op, const char* name, const at::Tensor& t) {
+  TORCH_CHECK(t.scalar_type() == at::kFloat || t.scalar_type() == at::kDouble, "seqboat::", op, ": ", name, " must be float32 or float64, got ",
+              t.scalar_type());
+}
+
+inline void check_matrix(const char* op, const char* name, const at::Tensor& t) {
+  TORCH_CHECK(t.dim() == 2, "seqboat::", op, ": ", name, " must be (tokens, width), got ", t.sizes());
+}
+
+inline void check_same_dtype(const char* op, const char* name, const at::Tensor& t, const at::Tensor& x) {
+  TORCH_CHECK(t.scalar_type() == x.scalar_type(), "seqboat::", op, ": ", name, " must be ", x.scalar_type(), " like x, got ", t.scalar_type());
+}
+
+/// Offsets of packed sequences: (B+1) int64, from 0 to `tokens`, non-decreasing.
+inline void check_offsets(const char* op, const at::Tensor& cu_seqlens, int64_t tokens) {
+  TORCH_CHECK(cu_seqlens.dim() == 1 && cu_seqlens.scalar_type() == at::kLong && cu_seqlens.size(0) >= 1 && cu_seqlens.is_contiguous(), "seqboat::", op,
+              ": cu_seqlens must be a contiguous (B+1) int64 tensor, got ", cu_seqlens.scalar_type(), " ", cu_seqlens.sizes());
+  const int64_t* offsets = cu_seqlens.const_data_ptr<int64_t>();
+  const int64_t batch = cu_seqlens.size(0) - 1;
+  TORCH_CHECK(offsets[0] == 0 && offsets[batch] == tokens, "seqboat::", op, ": cu_seqlens must go from 0 to ", tokens, ", got ", offsets[0], " to ",
+              offsets[batch]);
+  for (int64_t b = 0; b < batch; ++b)
+    TORCH_CHECK(offsets[b] <= offsets[b + 1], "seqboat::", op, ": cu_seqlens must not decrease, got ", offsets[b], " then ", offsets[b + 1], " at ", b);
+}
+
+}  // namespace seqboat::ops

@@ -1,0 +1,105 @@
+#include "seqboat/train/model_io.h"
+
+#include <algorithm>
+#include <cstring>
+#include <nlohmann/json.hpp>
+#include <set>
+
+#include "seqboat/base/error.h"
+#include "seqboat/base/file_io.h"
+#include "seqboat/base/safetensors.h"
+#include "seqboat/base/text.h"
+#include "seqboat/config/keys.h"
+#include "seqboat/config/run_dir.h"
+
+namespace seqboat::train {
+namespace {
+
+DType dtype_of(const NamedTensor& item) {
+  switch (item.tensor.scalar_type()) {
+    case torch::kFloat32: return DType::kF32;
+    case torch::kFloat64: return DType::kF64;
+    case torch::kInt64: return DType::kI64;
+    case torch::kInt32: return DType::kI32;
+    case torch::kUInt8: return DType::kU8;
+    case torch::kBool: return DType::kBool;
+    default: fail(ErrorKind::kFailed, "tensor {} has the type {}, which is not saved", in_quotes(item.name), toString(item.tensor.scalar_type()));
+  }
+}
+
+std::string shape_text(const std::vector<int64_t>& shape) {
+  std::string out;
+  for (const int64_t size : shape) out += (out.empty() ? "" : ", ") + std::to_string(size);
+  return "[" + out + "]";
+}
+
+}  // namespace
+
+std::vector<NamedTensor> tensors_of(const torch::nn::Module& module) {
+  std::vector<NamedTensor> out;
+  std::set<const c10::TensorImpl*> seen;
+  const auto add = [&](const std::string& name, const torch::Tensor& tensor) {
+    if (tensor.defined() && seen.insert(tensor.unsafeGetTensorImpl()).second) out.push_back({name, tensor.detach()});
+  };
+  for (const auto& item : module.named_parameters()) add(item.key(), item.value());
+  for (const auto& item : module.named_buffers()) add(item.key(), item.value());
+  return out;
+}
+
+void save_tensors(const std::filesystem::path& file, const std::vector<NamedTensor>& tensors) {
+  std::vector<torch::Tensor> kept;  // contiguous copies live as long as the views
+  std::vector<TensorView> views;
+  for (const NamedTensor& item : tensors) {
+    kept.push_back(item.tensor.detach().contiguous());
+    views.push_back({item.name, dtype_of(item), kept.back().sizes().vec(), kept.back().const_data_ptr(), kept.back().nbytes()});
+  }
+  write_safetensors(file, views);
+}
+
+void load_tensors(const std::filesystem::path& file, const std::vector<NamedTensor>& tensors) {
+  const SafetensorsFile source = SafetensorsFile::open(file);
+  std::vector<std::string> expected;
+  for (const NamedTensor& item : tensors) expected.push_back(item.name);
+  for (const NamedTensor& item : tensors) {
+    const TensorView* view = source.find(item.name);
+    SEQBOAT_CHECK(view != nullptr, ErrorKind::kModel, "{}: tensor {} is missing; the config asks for {} tensors, the file has {}", file.string(),
+                  in_quotes(item.name), tensors.size(), source.tensors().size());
+    SEQBOAT_CHECK(view->shape == item.tensor.sizes().vec(), ErrorKind::kModel, "{}: tensor {}: expected the shape {}, found {}", file.string(),
+                  in_quotes(item.name), shape_text(item.tensor.sizes().vec()), shape_text(view->shape));
+    SEQBOAT_CHECK(view->dtype == dtype_of(item), ErrorKind::kModel, "{}: tensor {}: expected the dtype {}, found {}", file.string(), in_quotes(item.name),
+                  dtype_name(dtype_of(item)), dtype_name(view->dtype));
+  }
+  for (const TensorView& view : source.tensors()) {
+    if (std::find(expected.begin(), expected.end(), view.name) != expected.end()) continue;
+    const std::string near = config::nearest(view.name, expected);
+    fail(ErrorKind::kModel, "{}: tensor {} is unknown: the config asks for none of this name{}", file.string(), in_quotes(view.name),
+         near.empty() ? "" : fmt::format(" (the nearest is '{}')", near));
+  }
+  torch::NoGradGuard no_grad;
+  for (const NamedTensor& item : tensors) {
+    const TensorView& view = source.at(item.name);
+    torch::Tensor loaded = torch::empty(view.shape, item.tensor.options().requires_grad(false));
+    std::memcpy(loaded.mutable_data_ptr(), view.data, view.size_bytes);
+    torch::Tensor target = item.tensor;
+    target.copy_(loaded);
+  }
+}
+
+void save_model(const std::filesystem::path& dir, const nn::Model& model) {
+  write_file_atomically(dir / "config.json", config::to_json(model.config()).dump(2) + "\n");
+  save_tensors(dir / "model.safetensors", tensors_of(model));
+}
+
+std::shared_ptr<nn::Model> load_model(const std::filesystem::path& dir) {
+  const config::ModelConfig config = config::read_model_config(dir);
+  SEQBOAT_CHECK(config.input != "tokens" || config.vocab_size > 0, ErrorKind::kModel, "{}: vocab_size must be positive, found {}",
+                (dir / "config.json").string(), config.vocab_size);
+  // Before memory is taken for what the config asks: is there such a file at all?
+  SafetensorsFile::open(dir / "model.safetensors");
+  auto model = nn::make_model(config, 0);
+  load_tensors(dir / "model.safetensors", tensors_of(*model));
+  model->eval();
+  return model;
+}
+
+}  // namespace seqboat::train

@@ -1,0 +1,88 @@
+#include "seqboat/train/process.h"
+
+#include <ATen/Context.h>
+#include <ATen/Parallel.h>
+#include <c10/util/Exception.h>
+#include <malloc.h>
+#include <sched.h>
+#include <torch/version.h>
+
+#include <algorithm>
+#include <filesystem>
+#include <fstream>
+#include <limits>
+#include <new>
+#include <nlohmann/json.hpp>
+#include <system_error>
+#include <thread>
+
+#include "seqboat/base/error.h"
+#include "seqboat/kernels/simd.h"
+
+namespace seqboat::train {
+namespace {
+
+int64_t usable_cores() {
+  cpu_set_t set;
+  CPU_ZERO(&set);
+  if (::sched_getaffinity(0, sizeof set, &set) == 0) return std::max(1, CPU_COUNT(&set));
+  return std::max(1U, std::thread::hardware_concurrency());
+}
+
+std::string cpu_name() {
+  std::ifstream file("/proc/cpuinfo");
+  for (std::string line; std::getline(file, line);) {
+    if (line.rfind("model name", 0) != 0) continue;
+    const size_t colon = line.find(':');
+    if (colon != std::string::npos && colon + 2 <= line.size()) return line.substr(colon + 2);
+  }
+  return "unknown";
+}
+
+}  // namespace
+
+int64_t prepare_process(int64_t threads) {
+  const int64_t count = threads > 0 ? threads : usable_cores();
+  at::set_num_threads(static_cast<int>(count));
+  at::globalContext().setFlushDenormal(true);
+  // One chunk a thread: each worker of the pool sets its own mode.
+  at::parallel_for(0, count, 1, [](int64_t, int64_t) { at::globalContext().setFlushDenormal(true); });
+#if defined(__GLIBC__)
+  // Activations of every step are as large as those of the last: what was freed is taken again instead of going back to the system.
+  ::mallopt(M_MMAP_MAX, 0);
+  ::mallopt(M_TRIM_THRESHOLD, std::numeric_limits<int>::max());
+  ::mallopt(M_TOP_PAD, 16 << 20);
+#endif
+  return count;
+}
+
+nlohmann::ordered_json machine_json() {
+  return {{"simd", kernels::simd_target()}, {"torch", TORCH_VERSION}, {"compiler", __VERSION__}, {"cpu", cpu_name()}, {"cores", usable_cores()}};
+}
+
+void throw_translated() {
+  const auto first_line = [](const char* what) {
+    const std::string text = what;
+    return text.substr(0, text.find('\n'));
+  };
+  try {
+    throw;
+  } catch (const Error&) {
+    throw;
+  } catch (const c10::OutOfMemoryError& error) {
+    throw Error(ErrorKind::kResource, "out of memory: " + first_line(error.what_without_backtrace()));
+  } catch (const c10::Error& error) {
+    // A failed allocation on the CPU is an ordinary error of LibTorch; its text alone tells.
+    const std::string what = error.what_without_backtrace();
+    const bool memory = what.find("not enough memory") != std::string::npos;
+    throw Error(memory ? ErrorKind::kResource : ErrorKind::kFailed, (memory ? "out of memory: " : "") + first_line(what.c_str()));
+  } catch (const std::bad_alloc&) {
+    throw Error(ErrorKind::kResource, "out of memory");
+  } catch (const std::filesystem::filesystem_error& error) {
+    throw Error(error.code() == std::errc::no_space_on_device ? ErrorKind::kResource : ErrorKind::kFailed, first_line(error.what()));
+  } catch (const std::exception& error) {
+    throw Error(ErrorKind::kFailed, first_line(error.what()));
+  }
+}
+
+}  // namespace seqboat::train

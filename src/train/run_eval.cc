@@ -1,0 +1,117 @@
+#include <algorithm>
+#include <nlohmann/json.hpp>
+
+#include "seqboat/base/error.h"
+#include "seqboat/config/run_dir.h"
+#include "seqboat/kernels/simd.h"
+#include "seqboat/train/commands.h"
+#include "seqboat/train/evaluate.h"
+#include "seqboat/train/model_io.h"
+#include "seqboat/train/process.h"
+#include "seqboat/train/task.h"
+#include "train/run_log.h"
+#include "train/text.h"
+
+namespace seqboat::train {
+namespace {
+
+namespace fs = std::filesystem;
+using nlohmann::ordered_json;
+
+/// The run directory that a model belongs to: itself, or the one that it lies in (RUN/model, RUN/checkpoints/step-NNNNNNNN); else empty.
+fs::path run_dir_of(const fs::path& model) {
+  std::error_code error;
+  const fs::path absolute = fs::absolute(model, error).lexically_normal();
+  const fs::path folder = absolute.has_filename() ? absolute : absolute.parent_path();
+  if (config::is_run_dir(folder)) return folder;
+  if (folder.filename() == "model" && config::is_run_dir(folder.parent_path())) return folder.parent_path();
+  if (folder.parent_path().filename() == "checkpoints" && config::is_run_dir(folder.parent_path().parent_path())) return folder.parent_path().parent_path();
+  return {};
+}
+
+config::Recipe recipe_for(const EvalRequest& request, const config::ModelConfig& model) {
+  const fs::path run = run_dir_of(request.model);
+  if (!run.empty()) {
+    config::Recipe recipe = config::load_recipe(run / "config.toml", request.overrides);
+    recipe.model = model;  // the weights' own config decides
+    return recipe;
+  }
+  SEQBOAT_CHECK(request.overrides.empty(), ErrorKind::kUsage, "--set changes a run's recipe, and {} is a bare model folder", request.model.string());
+  SEQBOAT_CHECK(!request.data_dir.empty(), ErrorKind::kUsage, "{} is a bare model folder, which names no data: give a folder with --data", request.model.string());
+  config::Recipe recipe;
+  recipe.model = model;
+  return recipe;
+}
+
+int evaluate_model(const EvalRequest& request, Reporter& reporter) {
+  RunLog log(reporter, request.stop_signal);
+  const fs::path dir = config::find_model_dir(request.model);
+  const config::Recipe recipe = recipe_for(request, config::read_model_config(dir));
+  const data::Split split = data::parse_split(request.split);
+  const int64_t threads = prepare_process(request.threads > 0 ? request.threads : recipe.train.threads);
+  log.log(fmt::format("seqboat eval {}: cpu, {}, {} {}", dir.string(), kernels::simd_target(), threads, threads == 1 ? "thread" : "threads"));
+
+  const auto model = load_model(dir);
+  const auto task = make_task(recipe, request.data_dir);
+  config::ModelConfig config = model->config();
+  try {
+    task->complete(&config);
+  } catch (const Error& error) {
+    throw Error(ErrorKind::kModel, dir.string() + ": " + error.what());
+  }
+  try {
+    task->load({split}, log);
+  } catch (const Interrupted& interrupted) {
+    return 128 + interrupted.signal;
+  }
+  log.set_preparing(false);
+
+  EvaluateOptions options{.batch_size = 0, .max_tokens = 0, .examples = request.examples, .spans = true, .progress = {}};
+  options.progress = [&](int64_t done, int64_t total) {
+    log.progress({.label = fmt::format("eval {}", split_word(split)), .unit = "example", .done = done, .total = total});
+    return log.stop() == 0;
+  };
+  const Evaluation result = evaluate(*model, *task, task->split(split), options);
+  log.finish_progress();
+  if (!result.complete) return 128 + log.stop();
+
+  const Metric& metric = result.metric;
+  ordered_json json = {{"task", task->name()},
+                       {"split", split_word(split)},
+                       {"metric", metric.name},
+                       {"value", metric.value},
+                       {"ci95", {metric.low, metric.high}},
+                       {"examples", result.score.count},
+                       {"loss", result.score.loss()},
+                       {"activation_rate", result.activation_rate},
+                       {"attention_span", result.attention_span},
+                       {"model", dir.string()}};
+  std::string text = fmt::format("{}, {} split: {} {:.2f} % (95 % interval {:.2f} to {:.2f} %) on {} examples\n", task->name(), split_word(split), metric.name,
+                                 100 * metric.value, 100 * metric.low, 100 * metric.high, with_commas(result.score.count));
+  text += fmt::format("loss              {:.4f} nats an example\n", result.score.loss());
+  text += fmt::format("activation rate   {} by layer\n", rates_text(result.activation_rate));
+  std::string spans;
+  for (const double span : result.attention_span) spans += fmt::format("{}{:.1f}", spans.empty() ? "" : " ", span);
+  text += fmt::format("attention span    {} tokens by layer\n", spans);
+
+  const TaskReport report = task->report(split, result.score.count, result.score);
+  if (!report.json_name.empty()) json[report.json_name] = ordered_json::parse(report.json_text);
+  text += report.text;
+
+  const config::ExpectConfig& expect = recipe.expect;
+  if (expect.metric == metric.name) {
+    const double points = 100 * metric.value, gap = points - expect.value;
+    json["expect"] = {{"value", expect.value}, {"gap", gap}, {"source", expect.source}};
+    text += fmt::format("published         {:.2f} % ({}): {:+.2f} points\n", expect.value, expect.source, gap);
+  }
+  log.result(json, text);
+  return 0;
+}
+
+}  // namespace
+
+int run_eval(const EvalRequest& request, Reporter& reporter) {
+  return with_translated_errors([&] { return evaluate_model(request, reporter); });
+}
+
+}  // namespace seqboat::train

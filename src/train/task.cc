@@ -1,0 +1,57 @@
+#include "seqboat/train/task.h"
+
+#include <cmath>
+
+#include "seqboat/base/error.h"
+#include "seqboat/base/text.h"
+#include "train/tasks/tasks.h"
+
+namespace seqboat::train {
+
+Metric accuracy_metric(int64_t correct, int64_t count) {
+  Metric out{.name = "accuracy"};
+  if (count <= 0) {
+    out.high = 1;
+    return out;
+  }
+  constexpr double z = 1.959963984540054;
+  const double n = static_cast<double>(count), p = static_cast<double>(correct) / n;
+  const double centre = p + z * z / (2 * n), spread = z * std::sqrt(p * (1 - p) / n + z * z / (4 * n * n)), scale = 1 + z * z / n;
+  out.value = p;
+  // The interval holds the value itself; at 0 and 1 rounding alone could take it out.
+  out.low = std::max(0.0, std::min(p, (centre - spread) / scale));
+  out.high = std::min(1.0, std::max(p, (centre + spread) / scale));
+  return out;
+}
+
+void score_classification(const torch::Tensor& logits, const torch::Tensor& targets, Score* score) {
+  TORCH_CHECK(logits.dim() == 2 && targets.dim() == 1 && targets.size(0) == logits.size(0), "seqboat::train: logits ", logits.sizes(),
+              " do not go with targets ", targets.sizes());
+  const torch::Tensor values = logits.detach().to(torch::kFloat64).contiguous();
+  const double* rows = values.const_data_ptr<double>();
+  const int64_t* target = targets.const_data_ptr<int64_t>();
+  const int64_t classes = logits.size(1);
+  for (int64_t i = 0; i < logits.size(0); ++i) {
+    const double* row = rows + i * classes;
+    int64_t best = 0;
+    for (int64_t c = 1; c < classes; ++c) {
+      if (row[c] > row[best]) best = c;
+    }
+    double sum = 0;
+    for (int64_t c = 0; c < classes; ++c) sum += std::exp(row[c] - row[best]);
+    SEQBOAT_CHECK(target[i] >= 0 && target[i] < classes, ErrorKind::kData, "a label must be in [0, {}), found {}", classes, target[i]);
+    score->loss_sum += std::log(sum) + row[best] - row[target[i]];
+    score->correct += best == target[i] ? 1 : 0;
+    score->predictions.push_back(best);
+    ++score->count;
+  }
+}
+
+const char* split_word(data::Split split) { return split == data::Split::kTrain ? "train" : split == data::Split::kValid ? "valid" : "test"; }
+
+std::unique_ptr<Task> make_task(const config::Recipe& recipe, const std::filesystem::path& data_dir) {
+  if (recipe.data.name == "listops") return make_listops_task(recipe, data_dir);
+  fail(ErrorKind::kConfig, "data.name: expected listops, found {}", in_quotes(recipe.data.name));
+}
+
+}  // namespace seqboat::train

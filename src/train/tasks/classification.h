@@ -1,0 +1,48 @@
+#pragma once
+
+// Private to src/train/tasks: labelled sequences of tokens, which several tasks share.
+
+#include <utility>
+
+#include "seqboat/data/batching.h"
+#include "seqboat/ops/ops.h"
+#include "seqboat/train/task.h"
+
+namespace seqboat::train {
+
+/// A SequenceDataset as a split.
+class SequenceData : public TaskData {
+ public:
+  explicit SequenceData(data::SequenceDataset dataset) : dataset_(std::move(dataset)) {}
+  int64_t size() const override { return dataset_.size(); }
+  std::span<const int64_t> offsets() const override { return dataset_.offsets; }
+  const data::SequenceDataset& dataset() const { return dataset_; }
+
+  TaskBatch batch(std::span<const int64_t> examples) const override {
+    data::Batch gathered;
+    data::gather(dataset_, examples, &gathered);
+    TaskBatch out;
+    out.src.tokens = torch::tensor(gathered.tokens, torch::kInt64);
+    out.src.cu_seqlens = torch::tensor(gathered.cu_seqlens, torch::kInt64);
+    out.targets = torch::tensor(gathered.labels, torch::kInt64);
+    out.sequence_ids = torch::tensor(gathered.indices, torch::kInt64);
+    out.tokens = static_cast<int64_t>(gathered.tokens.size());
+    out.sample_size = static_cast<int64_t>(gathered.labels.size());
+    return out;
+  }
+
+ private:
+  data::SequenceDataset dataset_;
+};
+
+/// Loss and metric of every classifier.
+class ClassificationTask : public Task {
+ public:
+  const char* metric_name() const override { return "accuracy"; }
+  bool higher_is_better() const override { return true; }
+  torch::Tensor loss_sum(const torch::Tensor& logits, const TaskBatch& batch) const override { return ops::cross_entropy_sum(logits, batch.targets); }
+  void score(const torch::Tensor& logits, const TaskBatch& batch, Score* score) const override { score_classification(logits, batch.targets, score); }
+  Metric metric(const Score& score) const override { return accuracy_metric(score.correct, score.count); }
+};
+
+}  // namespace seqboat::train
