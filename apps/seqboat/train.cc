@@ -58,6 +58,7 @@ train::TrainRequest make_request(const TrainOptions& options, const Invocation& 
   request.dry_run = options.dry_run;
   request.overrides = overrides;
   request.command_line = invocation.command_line;
+  request.version = SEQBOAT_VERSION;
   request.stop_signal = &become_cooperative();
   return request;
 }

@@ -2,6 +2,7 @@
 
 #include <fcntl.h>
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 #include <signal.h>
 #include <sys/ioctl.h>
 #include <unistd.h>
@@ -20,9 +21,12 @@ namespace {
 
 std::atomic<int> stop_signal{0};
 std::atomic<bool> cooperative{false};
+std::atomic<bool> interrupt_was_ignored{false};
 static_assert(std::atomic<int>::is_always_lock_free && std::atomic<bool>::is_always_lock_free, "signal handlers need them");
 
-void on_signal(int signal) {
+void on_signal(int signal, siginfo_t* info, void*) {
+  // Shells start background jobs with SIGINT ignored, so that the terminal's Ctrl-C passes them by; one that somebody sent is meant.
+  if (signal == SIGINT && interrupt_was_ignored.load() && info->si_code == SI_KERNEL) return;
   if (cooperative.load() && stop_signal.exchange(signal) == 0) return;
   _exit(128 + signal);
 }
@@ -77,20 +81,20 @@ void prepare_streams() {
     // The lowest free number is the one that was closed. For reading only: writing to it stays an error.
     if (fcntl(fd, F_GETFD) == -1 && errno == EBADF) static_cast<void>(!::open("/dev/null", O_RDONLY));
   }
+  // Both become errors of the write that met them.
   ::signal(SIGPIPE, SIG_IGN);
+  ::signal(SIGXFSZ, SIG_IGN);
 }
 
 void install_signal_handlers() {
   struct sigaction action = {};
-  action.sa_handler = on_signal;
+  action.sa_sigaction = on_signal;
   sigemptyset(&action.sa_mask);
-  action.sa_flags = SA_RESTART;
-  for (const int signal : {SIGINT, SIGTERM}) {
-    // Who started us in the background asked us to ignore SIGINT: keep it so.
-    struct sigaction old = {};
-    sigaction(signal, nullptr, &old);
-    if (old.sa_handler != SIG_IGN) sigaction(signal, &action, nullptr);
-  }
+  action.sa_flags = SA_RESTART | SA_SIGINFO;
+  struct sigaction old = {};
+  sigaction(SIGINT, nullptr, &old);
+  interrupt_was_ignored = old.sa_handler == SIG_IGN;
+  for (const int signal : {SIGINT, SIGTERM}) sigaction(signal, &action, nullptr);
 }
 
 const std::atomic<int>& become_cooperative() {
@@ -196,49 +200,63 @@ void ConsoleReporter::erase_bar() {
 }
 
 std::string ConsoleReporter::line_of(const Progress& progress, bool last) const {
-  const double share = progress.total > 0 ? std::clamp(static_cast<double>(progress.done) / static_cast<double>(progress.total), 0.0, 1.0) : 0.0;
+  const bool has_total = progress.total > 0;
+  const double share = has_total ? std::clamp(static_cast<double>(progress.done) / static_cast<double>(progress.total), 0.0, 1.0) : 0.0;
   const double elapsed = std::chrono::duration<double>(Clock::now() - begin_).count();
 
-  std::string tail =
-      progress.total > 0 ? fmt::format("{} {}/{}", progress.unit, progress.done, progress.total) : fmt::format("{} {}", progress.unit, progress.done);
-  for (const ProgressField& field : progress.fields) tail += fmt::format("  {} {}", field.name, field.text);
+  // The most wanted first: on a narrow terminal the last ones are left out.
+  std::vector<std::string> parts;
+  parts.push_back(has_total ? fmt::format("{} {}/{}", progress.unit, progress.done, progress.total)
+                            : fmt::format("{} {}", progress.unit, progress.done));
   if (last) {
-    tail += fmt::format("  in {}", clock_text(elapsed));
+    parts.push_back("in " + clock_text(elapsed));
   } else {
     double left = progress.seconds_left;
     const int64_t fresh = progress.done - done_at_begin_;
-    if (left < 0 && progress.total > 0 && fresh > 0 && elapsed > 0.5)
+    if (left < 0 && has_total && fresh > 0 && elapsed > 0.5) {
       left = elapsed * static_cast<double>(progress.total - progress.done) / static_cast<double>(fresh);
-    if (left >= 0) tail += fmt::format("  left {}", clock_text(left));
+    }
+    if (left >= 0) parts.push_back("left " + clock_text(left));
   }
+  for (const ProgressField& field : progress.fields) parts.push_back(field.name + " " + field.text);
+
   if (!terminal_) {
-    return progress.total > 0 ? fmt::format("{}: {:.0f}%  {}", progress.label, 100 * share, tail) : fmt::format("{}: {}", progress.label, tail);
+    return has_total ? fmt::format("{}: {:.0f}%  {}", progress.label, 100 * share, fmt::join(parts, "  "))
+                     : fmt::format("{}: {}", progress.label, fmt::join(parts, "  "));
   }
 
-  size_t width = 80;
   winsize size = {};
-  if (ioctl(STDERR_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col > 0) width = size.ws_col;
-  std::string line = progress.label + "  ";
-  if (progress.total > 0) {
-    // The bar takes what the figures leave, between 10 and 30 columns.
-    const size_t used = columns(line) + 6 + columns(tail);
-    const size_t bar = std::clamp<size_t>(width > used + 2 ? width - used - 2 : 0, 10, 30);
-    const auto full = static_cast<size_t>(share * static_cast<double>(bar));
-    std::string done;
-    std::string open;
-    for (size_t i = 0; i < bar; ++i) {
-      if (i < full) {
-        done += unicode_ ? "\u2588" : "#";
-      } else {
-        open += unicode_ ? "\u2591" : "-";
-      }
-    }
-    const size_t rest = width > columns(line) + bar + 8 ? width - columns(line) - bar - 8 : 0;
-    line += colour_ ? fmt::format("\033[32m{}\033[0m{}", done, open) : done + open;
-    line += fmt::format(" {:3.0f}%  ", 100 * share);
-    return line + tail.substr(0, rest);
+  const bool size_known = ioctl(STDERR_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col > 0;
+  const size_t width = size_known ? size.ws_col : 80;
+  const auto fits = [&](size_t used, size_t more) { return used + more < width; };  // the last column stays free: writing there may wrap
+
+  constexpr size_t kShortBar = 8;
+  constexpr size_t kLongBar = 30;
+  const std::string label = columns(progress.label) + kShortBar + 10 < width ? progress.label + "  " : "";
+  const std::string percent = has_total ? fmt::format(" {:3.0f}%", 100 * share) : "";
+  size_t used = columns(label) + percent.size() + (has_total ? kShortBar : 0);
+  std::string tail;
+  for (const std::string& part : parts) {
+    if (!fits(used, columns(part) + 2)) break;
+    tail += "  " + part;
+    used += columns(part) + 2;
   }
-  return (line + tail).substr(0, width > 1 ? width - 1 : 1);
+  if (!has_total) return label + tail;
+
+  // The bar takes what the figures leave.
+  size_t bar = kShortBar;
+  while (bar < kLongBar && fits(used, bar - kShortBar + 1)) ++bar;
+  const auto full = static_cast<size_t>(share * static_cast<double>(bar));
+  std::string done;
+  std::string open;
+  for (size_t i = 0; i < bar; ++i) {
+    if (i < full) {
+      done += unicode_ ? "\u2588" : "#";
+    } else {
+      open += unicode_ ? "\u2591" : "-";
+    }
+  }
+  return label + (colour_ ? fmt::format("\033[32m{}\033[0m{}", done, open) : done + open) + percent + tail;
 }
 
 }  // namespace seqboat::app

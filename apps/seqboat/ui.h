@@ -16,7 +16,8 @@ struct CommonOptions {
   int threads = 0;  ///< 0 = all cores
 };
 
-/// Opens /dev/null on standard streams that were closed, so that no file of ours lands on their numbers; ignores SIGPIPE.
+/// Opens /dev/null on standard streams that were closed, so that no file of ours lands on their numbers; has SIGPIPE and SIGXFSZ
+/// ignored, so that a reader that went away and the limit on file sizes are errors of the write.
 void prepare_streams();
 
 /// How the process answers SIGINT and SIGTERM: at once, with exit code 128 + signal, or (cooperative) by raising a flag that the work polls; a second

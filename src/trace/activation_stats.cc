@@ -39,7 +39,8 @@ AttentionSpan attention_span(std::span<const uint8_t> active, int64_t window, bo
   return attention_span_of_times(times, window, causal);
 }
 
-ActivationStats::ActivationStats(int64_t layers, int64_t window, bool causal) : layers_(static_cast<size_t>(layers)), window_(window), causal_(causal) {}
+ActivationStats::ActivationStats(int64_t layers, int64_t window, bool causal)
+    : layers_(static_cast<size_t>(layers)), window_(window), causal_(causal) {}
 
 void ActivationStats::add(int64_t layer, const uint8_t* active, std::span<const int64_t> cu_seqlens, bool spans) {
   SEQBOAT_DCHECK(layer >= 0 && layer < layers());
@@ -79,6 +80,8 @@ double ActivationStats::mean_activation_rate() const {
   return tokens > 0 ? static_cast<double>(active) / static_cast<double>(tokens) : 0.0;
 }
 
-void ActivationStats::reset() { std::fill(layers_.begin(), layers_.end(), Layer{}); }
+void ActivationStats::reset() {
+  std::fill(layers_.begin(), layers_.end(), Layer{});
+}
 
 }  // namespace seqboat::trace

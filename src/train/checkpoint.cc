@@ -40,10 +40,12 @@ uint64_t checksum(const fs::path& file) {
   return hash;
 }
 
-std::string checksum_text(const fs::path& file) { return fmt::format("{:016x}", checksum(file)); }
+std::string checksum_text(const fs::path& file) {
+  return fmt::format("{:016x}", checksum(file));
+}
 
 /// The optimizer's tensors and its number of steps.
-std::vector<NamedTensor> tensors_of(const Optimizer& optimizer, const torch::Tensor& step) {
+std::vector<NamedTensor> optimizer_tensors(const Optimizer& optimizer, const torch::Tensor& step) {
   std::vector<NamedTensor> out;
   for (const NamedParameter& item : optimizer.state()) out.push_back({item.name, item.tensor});
   out.push_back({"step", step});
@@ -114,7 +116,9 @@ void check_payload(const fs::path& dir, const ordered_json& json) {
 
 }  // namespace
 
-std::string CheckpointStore::name_of(int64_t step) { return fmt::format("step-{:08}", step); }
+std::string CheckpointStore::name_of(int64_t step) {
+  return fmt::format("step-{:08}", step);
+}
 
 std::vector<int64_t> CheckpointStore::steps() const {
   std::vector<int64_t> out;
@@ -135,7 +139,7 @@ void CheckpointStore::save(const nn::Model& model, const Optimizer& optimizer, c
   make_folders(temporary);
   try {
     save_model(temporary, model);
-    save_tensors(temporary / "optimizer.safetensors", train::tensors_of(optimizer, torch::tensor(optimizer.steps(), torch::kInt64)));
+    save_tensors(temporary / "optimizer.safetensors", optimizer_tensors(optimizer, torch::tensor(optimizer.steps(), torch::kInt64)));
     ordered_json json = to_json(state);
     for (const char* name : kPayload) {
       json["files"][name] = {{"bytes", static_cast<uint64_t>(fs::file_size(temporary / name))}, {"checksum", checksum_text(temporary / name)}};
@@ -183,8 +187,8 @@ std::optional<TrainerState> CheckpointStore::load_newest(nn::Model& model, Optim
                     found.at(key).dump(), value.dump());
     }
     torch::Tensor steps_done = torch::tensor(int64_t{0}, torch::kInt64);
-    load_tensors(dir / "optimizer.safetensors", train::tensors_of(optimizer, steps_done));
-    load_tensors(dir / "model.safetensors", train::tensors_of(model));
+    load_tensors(dir / "optimizer.safetensors", optimizer_tensors(optimizer, steps_done));
+    load_tensors(dir / "model.safetensors", tensors_of(model));
     optimizer.set_steps(steps_done.item<int64_t>());
     // Damaged ones keep their bytes under another name, where neither counting nor writing meets them.
     for (const int64_t newer : candidates) {

@@ -6,7 +6,9 @@
 
 namespace seqboat::train {
 
-trace::ActivationStats make_stats(const config::ModelConfig& config) { return {config.n_layers, config.window_size, config.causal}; }
+trace::ActivationStats make_stats(const config::ModelConfig& config) {
+  return {config.n_layers, config.window_size, config.causal};
+}
 
 void add_traces(const std::vector<nn::LayerTrace>& traces, const TaskBatch& batch, bool spans, trace::ActivationStats* stats) {
   for (size_t i = 0; i < traces.size(); ++i) {

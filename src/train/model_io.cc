@@ -17,13 +17,20 @@ namespace {
 
 DType dtype_of(const NamedTensor& item) {
   switch (item.tensor.scalar_type()) {
-    case torch::kFloat32: return DType::kF32;
-    case torch::kFloat64: return DType::kF64;
-    case torch::kInt64: return DType::kI64;
-    case torch::kInt32: return DType::kI32;
-    case torch::kUInt8: return DType::kU8;
-    case torch::kBool: return DType::kBool;
-    default: fail(ErrorKind::kFailed, "tensor {} has the type {}, which is not saved", in_quotes(item.name), toString(item.tensor.scalar_type()));
+    case torch::kFloat32:
+      return DType::kF32;
+    case torch::kFloat64:
+      return DType::kF64;
+    case torch::kInt64:
+      return DType::kI64;
+    case torch::kInt32:
+      return DType::kI32;
+    case torch::kUInt8:
+      return DType::kU8;
+    case torch::kBool:
+      return DType::kBool;
+    default:
+      fail(ErrorKind::kFailed, "tensor {} has the type {}, which is not saved", in_quotes(item.name), toString(item.tensor.scalar_type()));
   }
 }
 
@@ -66,8 +73,8 @@ void load_tensors(const std::filesystem::path& file, const std::vector<NamedTens
                   in_quotes(item.name), tensors.size(), source.tensors().size());
     SEQBOAT_CHECK(view->shape == item.tensor.sizes().vec(), ErrorKind::kModel, "{}: tensor {}: expected the shape {}, found {}", file.string(),
                   in_quotes(item.name), shape_text(item.tensor.sizes().vec()), shape_text(view->shape));
-    SEQBOAT_CHECK(view->dtype == dtype_of(item), ErrorKind::kModel, "{}: tensor {}: expected the dtype {}, found {}", file.string(), in_quotes(item.name),
-                  dtype_name(dtype_of(item)), dtype_name(view->dtype));
+    SEQBOAT_CHECK(view->dtype == dtype_of(item), ErrorKind::kModel, "{}: tensor {}: expected the dtype {}, found {}", file.string(),
+                  in_quotes(item.name), dtype_name(dtype_of(item)), dtype_name(view->dtype));
   }
   for (const TensorView& view : source.tensors()) {
     if (std::find(expected.begin(), expected.end(), view.name) != expected.end()) continue;

@@ -37,8 +37,8 @@ void in_parallel(int64_t count, const Body& body) {
 torch::Tensor gradient_of(const torch::Tensor& parameter) {
   torch::Tensor grad = parameter.grad();
   if (!grad.defined()) return grad;
-  TORCH_CHECK(grad.scalar_type() == parameter.scalar_type() && grad.sizes() == parameter.sizes(), "seqboat::train: a gradient is ", grad.scalar_type(), " ",
-              grad.sizes(), ", its parameter ", parameter.scalar_type(), " ", parameter.sizes());
+  TORCH_CHECK(grad.scalar_type() == parameter.scalar_type() && grad.sizes() == parameter.sizes(), "seqboat::train: a gradient is ",
+              grad.scalar_type(), " ", grad.sizes(), ", its parameter ", parameter.scalar_type(), " ", parameter.sizes());
   return grad.contiguous();
 }
 
@@ -98,12 +98,14 @@ double scale_and_clip_gradients(const std::vector<NamedParameter>& parameters, d
   return norm;
 }
 
-Optimizer::Optimizer(std::vector<NamedParameter> parameters, const OptimizerOptions& options) : parameters_(std::move(parameters)), options_(options) {
+Optimizer::Optimizer(std::vector<NamedParameter> parameters, const OptimizerOptions& options)
+    : parameters_(std::move(parameters)), options_(options) {
   for (const NamedParameter& parameter : parameters_) {
     const torch::Tensor& tensor = parameter.tensor;
-    TORCH_CHECK(tensor.is_contiguous() && tensor.device().is_cpu() && (tensor.scalar_type() == torch::kFloat32 || tensor.scalar_type() == torch::kFloat64),
-                "seqboat::train::Optimizer: ", parameter.name, " must be contiguous float32 or float64 on the CPU, got ", tensor.scalar_type(), " ",
-                tensor.sizes());
+    TORCH_CHECK(
+        tensor.is_contiguous() && tensor.device().is_cpu() && (tensor.scalar_type() == torch::kFloat32 || tensor.scalar_type() == torch::kFloat64),
+        "seqboat::train::Optimizer: ", parameter.name, " must be contiguous float32 or float64 on the CPU, got ", tensor.scalar_type(), " ",
+        tensor.sizes());
     exp_avg_.push_back(torch::zeros_like(tensor.detach()));
     exp_avg_sq_.push_back(torch::zeros_like(tensor.detach()));
   }

@@ -29,6 +29,14 @@ int64_t usable_cores() {
   return std::max(1U, std::thread::hardware_concurrency());
 }
 
+std::string compiler_name() {
+#if defined(__clang__)
+  return __VERSION__;
+#else
+  return std::string("g++ ") + __VERSION__;
+#endif
+}
+
 std::string cpu_name() {
   std::ifstream file("/proc/cpuinfo");
   for (std::string line; std::getline(file, line);) {
@@ -57,7 +65,7 @@ int64_t prepare_process(int64_t threads) {
 }
 
 nlohmann::ordered_json machine_json() {
-  return {{"simd", kernels::simd_target()}, {"torch", TORCH_VERSION}, {"compiler", __VERSION__}, {"cpu", cpu_name()}, {"cores", usable_cores()}};
+  return {{"simd", kernels::simd_target()}, {"torch", TORCH_VERSION}, {"compiler", compiler_name()}, {"cpu", cpu_name()}, {"cores", usable_cores()}};
 }
 
 void throw_translated() {
@@ -74,8 +82,12 @@ void throw_translated() {
   } catch (const c10::Error& error) {
     // A failed allocation on the CPU is an ordinary error of LibTorch; its text alone tells.
     const std::string what = error.what_without_backtrace();
-    const bool memory = what.find("not enough memory") != std::string::npos;
-    throw Error(memory ? ErrorKind::kResource : ErrorKind::kFailed, (memory ? "out of memory: " : "") + first_line(what.c_str()));
+    if (what.find("can't allocate memory") != std::string::npos || what.find("not enough memory") != std::string::npos) {
+      const size_t tried = what.find("you tried to allocate");
+      const size_t end = what.find(" bytes", tried);
+      throw Error(ErrorKind::kResource, "out of memory" + (end != std::string::npos ? ": " + what.substr(tried, end + 6 - tried) : std::string()));
+    }
+    throw Error(ErrorKind::kFailed, first_line(what.c_str()));
   } catch (const std::bad_alloc&) {
     throw Error(ErrorKind::kResource, "out of memory");
   } catch (const std::filesystem::filesystem_error& error) {

@@ -9,7 +9,9 @@
 
 namespace seqboat::train {
 
-void resolve(config::Recipe* recipe) { recipe->optim.total_steps = recipe->schedule_steps(); }
+void resolve(config::Recipe* recipe) {
+  recipe->optim.total_steps = recipe->schedule_steps();
+}
 
 std::vector<std::string> differing_keys(const config::Recipe& run, const config::Recipe& here) {
   constexpr std::array<std::string_view, 6> kFree{"train.steps", "train.threads", "train.keep", "train.save_every", "train.log_every", "data.path"};

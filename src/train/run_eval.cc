@@ -25,7 +25,8 @@ fs::path run_dir_of(const fs::path& model) {
   const fs::path folder = absolute.has_filename() ? absolute : absolute.parent_path();
   if (config::is_run_dir(folder)) return folder;
   if (folder.filename() == "model" && config::is_run_dir(folder.parent_path())) return folder.parent_path();
-  if (folder.parent_path().filename() == "checkpoints" && config::is_run_dir(folder.parent_path().parent_path())) return folder.parent_path().parent_path();
+  if (folder.parent_path().filename() == "checkpoints" && config::is_run_dir(folder.parent_path().parent_path()))
+    return folder.parent_path().parent_path();
   return {};
 }
 
@@ -37,7 +38,8 @@ config::Recipe recipe_for(const EvalRequest& request, const config::ModelConfig&
     return recipe;
   }
   SEQBOAT_CHECK(request.overrides.empty(), ErrorKind::kUsage, "--set changes a run's recipe, and {} is a bare model folder", request.model.string());
-  SEQBOAT_CHECK(!request.data_dir.empty(), ErrorKind::kUsage, "{} is a bare model folder, which names no data: give a folder with --data", request.model.string());
+  SEQBOAT_CHECK(!request.data_dir.empty(), ErrorKind::kUsage, "{} is a bare model folder, which names no data: give a folder with --data",
+                request.model.string());
   config::Recipe recipe;
   recipe.model = model;
   return recipe;
@@ -68,7 +70,7 @@ int evaluate_model(const EvalRequest& request, Reporter& reporter) {
 
   EvaluateOptions options{.batch_size = 0, .max_tokens = 0, .examples = request.examples, .spans = true, .progress = {}};
   options.progress = [&](int64_t done, int64_t total) {
-    log.progress({.label = fmt::format("eval {}", split_word(split)), .unit = "example", .done = done, .total = total});
+    log.progress({.label = fmt::format("eval {}", split_word(split)), .unit = "example", .done = done, .total = total, .fields = {}});
     return log.stop() == 0;
   };
   const Evaluation result = evaluate(*model, *task, task->split(split), options);
@@ -86,8 +88,8 @@ int evaluate_model(const EvalRequest& request, Reporter& reporter) {
                        {"activation_rate", result.activation_rate},
                        {"attention_span", result.attention_span},
                        {"model", dir.string()}};
-  std::string text = fmt::format("{}, {} split: {} {:.2f} % (95 % interval {:.2f} to {:.2f} %) on {} examples\n", task->name(), split_word(split), metric.name,
-                                 100 * metric.value, 100 * metric.low, 100 * metric.high, with_commas(result.score.count));
+  std::string text = fmt::format("{}, {} split: {} {:.2f} % (95 % interval {:.2f} to {:.2f} %) on {} examples\n", task->name(), split_word(split),
+                                 metric.name, 100 * metric.value, 100 * metric.low, 100 * metric.high, with_commas(result.score.count));
   text += fmt::format("loss              {:.4f} nats an example\n", result.score.loss());
   text += fmt::format("activation rate   {} by layer\n", rates_text(result.activation_rate));
   std::string spans;

@@ -34,7 +34,9 @@ using Clock = std::chrono::steady_clock;
 using data::Split;
 using nlohmann::ordered_json;
 
-double seconds_since(Clock::time_point begin) { return std::chrono::duration<double>(Clock::now() - begin).count(); }
+double seconds_since(Clock::time_point begin) {
+  return std::chrono::duration<double>(Clock::now() - begin).count();
+}
 
 /// One run of the verb `train`: prepares, then loops over updates. The order of what happens at an update is fixed, so that a run that goes on from a
 /// checkpoint does exactly what an uninterrupted one does: update, line of metrics, validation, checkpoint.
@@ -67,8 +69,8 @@ class Trainer {
 
   void prepare() {
     threads_ = prepare_process(recipe_.train.threads);
-    log_.log(fmt::format("seqboat {}, cpu, {}, {} {}, seed {}", request_.version.empty() ? "(version unknown)" : request_.version, kernels::simd_target(),
-                         threads_, threads_ == 1 ? "thread" : "threads", recipe_.train.seed));
+    log_.log(fmt::format("seqboat {}, cpu, {}, {} {}, seed {}", request_.version.empty() ? "(version unknown)" : request_.version,
+                         kernels::simd_target(), threads_, threads_ == 1 ? "thread" : "threads", recipe_.train.seed));
     std::error_code error;
     // A run remembers where its data are.
     if (!request_.data_dir.empty()) recipe_.data.path = fs::absolute(request_.data_dir, error).string();
@@ -125,9 +127,9 @@ class Trainer {
     }
     const TaskData& train = task_->split(Split::kTrain);
     sampler_ = std::make_unique<data::BatchSampler>(train.offsets(), data::BatchOptions{.batch_size = recipe_.train.batch_size,
-                                                                                       .max_tokens = recipe_.train.max_tokens,
-                                                                                       .shuffle = true,
-                                                                                       .seed = static_cast<uint64_t>(recipe_.train.seed)});
+                                                                                        .max_tokens = recipe_.train.max_tokens,
+                                                                                        .shuffle = true,
+                                                                                        .seed = static_cast<uint64_t>(recipe_.train.seed)});
     if (!request_.dry_run) {
       log_.log(fmt::format("{}: {} training and {} validation examples in {}", task_->name(), with_commas(train.size()),
                            with_commas(task_->split(Split::kValid).size()), task_->where()));
@@ -152,12 +154,13 @@ class Trainer {
       const std::string simd = state_.simd;
       state_ = *loaded;
       if (state_.simd != simd) {
-        log_.warn(fmt::format("this run was computed on the SIMD target {} so far and goes on with {}: last bits will differ from an uninterrupted run", state_.simd,
-                              simd));
+        log_.warn(
+            fmt::format("this run was computed on the SIMD target {} so far and goes on with {}: last bits will differ from an uninterrupted run",
+                        state_.simd, simd));
         state_.simd = simd;
       }
-      SEQBOAT_CHECK(static_cast<int64_t>(state_.window.active.size()) == recipe_.model.n_layers && optimizer_->steps() == state_.step, ErrorKind::kModel,
-                    "{}: does not go with its own config", store_.path_of(state_.step).string());
+      SEQBOAT_CHECK(static_cast<int64_t>(state_.window.active.size()) == recipe_.model.n_layers && optimizer_->steps() == state_.step,
+                    ErrorKind::kModel, "{}: does not go with its own config", store_.path_of(state_.step).string());
       sampler_->restore(state_.data);
       // An interruption may have come between a checkpoint and its export.
       if (state_.best_step > 0) store_.export_model(state_.best_step);
@@ -169,7 +172,8 @@ class Trainer {
     saved_step_ = state_.step;
     begin_step_ = state_.step;
     begin_seconds_ = state_.seconds;
-    if (recipe_.train.steps > recipe_.optim.total_steps && (recipe_.optim.schedule == "linear-decay" || recipe_.optim.schedule == "polynomial-decay")) {
+    if (recipe_.train.steps > recipe_.optim.total_steps &&
+        (recipe_.optim.schedule == "linear-decay" || recipe_.optim.schedule == "polynomial-decay")) {
       log_.warn(fmt::format("the schedule ends at step {} (optim.total_steps): the learning rate stays at {} after it", recipe_.optim.total_steps,
                             recipe_.optim.end_lr));
     }
@@ -189,6 +193,7 @@ class Trainer {
       if (validation_due()) {
         if (!validate()) return stop();
         save();
+        show_progress("");
       } else if (recipe_.train.save_every > 0 && state_.step > 0 && state_.step % recipe_.train.save_every == 0 && state_.step != saved_step_) {
         save();
       }
@@ -282,9 +287,11 @@ class Trainer {
     constexpr size_t kShown = 8;
     const std::vector<int64_t> shown(examples.begin(), examples.begin() + static_cast<std::ptrdiff_t>(std::min(kShown, examples.size())));
     const auto steps = store_.steps();
-    const std::string before = request_.dry_run || steps.empty() ? std::string() : fmt::format("; the checkpoint before it is {}", CheckpointStore::name_of(steps[0]));
-    fail(ErrorKind::kDiverged, "diverged at step {}: {} is {} on the batch of {} training examples {}{} (epoch {}, learning rate {:.3g}){}", state_.step + 1, what,
-         value, examples.size(), fmt::join(shown, ", "), examples.size() > kShown ? ", ..." : "", sampler_->state().epoch, lr_, before);
+    const std::string before =
+        request_.dry_run || steps.empty() ? std::string() : fmt::format("; the checkpoint before it is {}", CheckpointStore::name_of(steps[0]));
+    fail(ErrorKind::kDiverged, "diverged at step {}: {} is {} on the batch of {} training examples {}{} (epoch {}, learning rate {:.3g}){}",
+         state_.step + 1, what, value, examples.size(), fmt::join(shown, ", "), examples.size() > kShown ? ", ..." : "", sampler_->state().epoch, lr_,
+         before);
   }
 
   std::vector<double> window_rates() const {
@@ -314,7 +321,7 @@ class Trainer {
     int64_t active = 0;
     for (const int64_t layer : state_.window.active) active += layer;
     if (state_.window.tokens > 0) shown_rate_ = static_cast<double>(active) / static_cast<double>(state_.window.tokens * recipe_.model.n_layers);
-    Progress progress{.label = "train", .done = state_.step, .total = recipe_.train.steps};
+    Progress progress{.label = "train", .done = state_.step, .total = recipe_.train.steps, .fields = {}};
     progress.fields = {{"loss", fmt::format("{:.4f}", shown_loss_)}};
     if (state_.validated_step > 0) progress.fields.push_back({task_->metric_name(), fmt::format("{:.4f}", state_.last_metric)});
     progress.fields.push_back({"tokens/s", short_number(shown_seconds_ > 0 ? shown_tokens_ / shown_seconds_ : 0)});
@@ -334,12 +341,12 @@ class Trainer {
     const Evaluation result = evaluate(*model_, *task_, task_->split(Split::kValid), options);
     if (!result.complete) return false;
     if (!std::isfinite(result.score.loss())) {
-      fail(ErrorKind::kDiverged, "diverged at step {}: the loss on the validation split is {} after an update on {} training examples, the last of them {}",
-           state_.step, result.score.loss(), last_.sequences, last_examples_.empty() ? -1 : last_examples_.back());
+      fail(ErrorKind::kDiverged,
+           "diverged at step {}: the loss on the validation split is {} after an update on {} training examples, the last of them {}", state_.step,
+           result.score.loss(), last_.sequences, last_examples_.empty() ? -1 : last_examples_.back());
     }
     const double value = result.metric.value;
-    const bool better =
-        state_.best_step == 0 || (task_->higher_is_better() ? value > state_.best_value : value < state_.best_value);
+    const bool better = state_.best_step == 0 || (task_->higher_is_better() ? value > state_.best_value : value < state_.best_value);
     state_.validated_step = state_.step;
     state_.last_metric = value;
     if (better) {
@@ -354,8 +361,8 @@ class Trainer {
                      {"examples", result.score.count},
                      {"loss", result.score.loss()},
                      {"activation_rate", result.activation_rate}});
-    log_.log(fmt::format("step {}: valid {} {:.4f}{}, loss {:.4f} ({:.1f} s)", state_.step, result.metric.name, value, better ? ", the best so far" : "",
-                         result.score.loss(), seconds_since(begin)));
+    log_.log(fmt::format("step {}: valid {} {:.4f}{}, loss {:.4f} ({:.1f} s)", state_.step, result.metric.name, value,
+                         better ? ", the best so far" : "", result.score.loss(), seconds_since(begin)));
     window_begin_ += Clock::now() - begin;  // tokens_per_s is training's
     return true;
   }
@@ -363,8 +370,8 @@ class Trainer {
   void save() {
     for (const NamedParameter& p : optimizer_->parameters()) {
       if (std::isfinite(kernels::sum_of_squares<float>(p.tensor.numel(), p.tensor.const_data_ptr<float>()))) continue;
-      fail(ErrorKind::kDiverged, "diverged at step {}: parameter {} is not finite after an update on {} training examples, the last of them {}", state_.step, p.name,
-           last_.sequences, last_examples_.empty() ? -1 : last_examples_.back());
+      fail(ErrorKind::kDiverged, "diverged at step {}: parameter {} is not finite after an update on {} training examples, the last of them {}",
+           state_.step, p.name, last_.sequences, last_examples_.empty() ? -1 : last_examples_.back());
     }
     const Clock::time_point begin = Clock::now();
     state_.seconds = begin_seconds_ + seconds_since(begin_);
@@ -392,10 +399,15 @@ class Trainer {
                          {"best", best.empty() ? ordered_json(nullptr) : ordered_json(best)},
                          {"checkpoint", store_.path_of(saved_step_).string()},
                          {"finished", state_.step >= recipe_.train.steps}};
-    std::string text = fmt::format("{} after {} of {} updates, {} tokens; {}\n", code != 0 ? "interrupted" : stopped_by_time_ ? "time is up" : "trained", state_.step,
-                                   recipe_.train.steps, short_number(static_cast<double>(state_.tokens)), duration_text(begin_seconds_ + seconds));
+    std::string text =
+        fmt::format("{} after {} of {} updates, {} tokens; {}\n",
+                    code != 0          ? "interrupted"
+                    : stopped_by_time_ ? "time is up"
+                                       : "trained",
+                    state_.step, recipe_.train.steps, short_number(static_cast<double>(state_.tokens)), duration_text(begin_seconds_ + seconds));
     if (state_.best_step > 0) {
-      text += fmt::format("best valid {} {:.4f} at step {}: {}\n", task_->metric_name(), state_.best_value, state_.best_step, (request_.run_dir / "model").string());
+      text += fmt::format("best valid {} {:.4f} at step {}: {}\n", task_->metric_name(), state_.best_value, state_.best_step,
+                          (request_.run_dir / "model").string());
     }
     if (state_.step < recipe_.train.steps) text += fmt::format("to go on: seqboat train {}\n", request_.run_dir.string());
     log_.log(fmt::format("step {}: stopped, {}", state_.step, code != 0 ? "interrupted" : stopped_by_time_ ? "time is up" : "done"));
@@ -426,11 +438,13 @@ class Trainer {
                          {"estimated_seconds", ms / 1e3 * static_cast<double>(recipe_.train.steps)}};
     std::string text = fmt::format("{}: nothing is written\n", request_.recipe_name);
     text += fmt::format("parameters   {}\n", with_commas(parameters));
-    text += fmt::format("an update    {} sequences, {} tokens, {:.0f} ms, {} tokens/s\n", last_.sequences, with_commas(last_.tokens), ms, short_number(rate));
+    text += fmt::format("an update    {} sequences, {} tokens, {:.0f} ms, {} tokens/s\n", last_.sequences, with_commas(last_.tokens), ms,
+                        short_number(rate));
     text += fmt::format("loss         {:.4f}, gradient norm {:.4f}\n", last_.loss, last_.grad_norm);
     text += fmt::format("activation   {} by layer\n", rates_text(window_rates()));
     text += fmt::format("memory       {:.0f} MB at the peak\n", static_cast<double>(usage.ru_maxrss) / 1024.0);
-    text += fmt::format("{} updates   about {}\n", with_commas(recipe_.train.steps), duration_text(ms / 1e3 * static_cast<double>(recipe_.train.steps)));
+    text +=
+        fmt::format("{} updates   about {}\n", with_commas(recipe_.train.steps), duration_text(ms / 1e3 * static_cast<double>(recipe_.train.steps)));
     log_.result(json, text);
     return 0;
   }

@@ -25,7 +25,8 @@ ScheduleOptions ScheduleOptions::from_recipe(const config::Recipe& recipe) {
   } else if (optim.schedule == "constant") {
     options.kind = ScheduleKind::kConstant;
   } else {
-    fail(ErrorKind::kConfig, "optim.schedule: expected linear-decay, polynomial-decay, inverse-sqrt or constant, found {}", in_quotes(optim.schedule));
+    fail(ErrorKind::kConfig, "optim.schedule: expected linear-decay, polynomial-decay, inverse-sqrt or constant, found {}",
+         in_quotes(optim.schedule));
   }
   return options;
 }

@@ -47,7 +47,9 @@ void score_classification(const torch::Tensor& logits, const torch::Tensor& targ
   }
 }
 
-const char* split_word(data::Split split) { return split == data::Split::kTrain ? "train" : split == data::Split::kValid ? "valid" : "test"; }
+const char* split_word(data::Split split) {
+  return split == data::Split::kTrain ? "train" : split == data::Split::kValid ? "valid" : "test";
+}
 
 std::unique_ptr<Task> make_task(const config::Recipe& recipe, const std::filesystem::path& data_dir) {
   if (recipe.data.name == "listops") return make_listops_task(recipe, data_dir);

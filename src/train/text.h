@@ -12,9 +12,14 @@ namespace seqboat::train {
 
 /// 1234567 -> "1,234,567"
 inline std::string with_commas(int64_t value) {
-  std::string digits = std::to_string(value);
-  for (int64_t i = static_cast<int64_t>(digits.size()) - 3; i > (value < 0 ? 1 : 0); i -= 3) digits.insert(static_cast<size_t>(i), ",");
-  return digits;
+  const std::string digits = std::to_string(value);
+  std::string out;
+  for (size_t i = 0; i < digits.size(); ++i) {
+    const bool starts_group = i > 0 && digits[i - 1] != '-' && (digits.size() - i) % 3 == 0;
+    if (starts_group) out += ',';
+    out += digits[i];
+  }
+  return out;
 }
 
 /// 71234 -> "71.2k"

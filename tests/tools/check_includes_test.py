@@ -89,6 +89,19 @@ class CheckIncludesTest(ToolTest):
         self.write("src/train/x.cc", '#include "data/listops_tree.h"\n')
         self.expect_fault("src/train/x.cc:1:", "private")
 
+    def test_a_test_may_look_at_the_private_headers_of_what_it_tests(self):
+        self.write("tests/reference/kernels/x_test.cc", '#include "../../../src/kernels/cpu/math-inl.h"\n')
+        self.expect_clean()
+        self.write("tests/reference/kernels/x_test.cc", '#include "../../../src/data/listops_tree.h"\n')
+        self.expect_fault("tests/reference/kernels/x_test.cc:1:", "..")
+
+    def test_what_tests_share(self):
+        self.write("tests/support/guarded.h", '#include "seqboat/kernels/simd.h"\n')
+        self.write("tests/support/torch_checks.h", '#include <torch/torch.h>\n#include "seqboat/nn/packed.h"\n')
+        self.expect_clean()
+        self.write("tests/support/guarded.h", '#include "seqboat/nn/packed.h"\n')
+        self.expect_fault("tests/support/guarded.h:1:", "nn")
+
     def test_no_way_round(self):
         self.write("src/base/x.cc", '#include "../nn/packed.h"\n')
         self.expect_fault("src/base/x.cc:1:", "..")
@@ -97,8 +110,12 @@ class CheckIncludesTest(ToolTest):
         self.write("src/base/x.cc", '#include "seqboat/extra/x.h"\n')
         self.expect_fault("src/base/x.cc:1:", "no library")
 
-    def test_an_empty_tree_is_no_success(self):
-        self.assertEqual(self.run_tool().returncode, 1)
+    def test_exit_codes(self):
+        self.assertEqual(self.exit_code(), 1, "an empty tree is no success")
+        self.write("src/base/x.cc", "#include <vector>\n")
+        self.assertEqual(self.exit_code(), 0)
+        self.write("src/base/x.cc", '#include "seqboat/nn/packed.h"\n')
+        self.assertEqual(self.exit_code(), 1)
 
 
 if __name__ == "__main__":

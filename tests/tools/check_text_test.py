@@ -18,6 +18,11 @@ class CheckTextTest(ToolTest):
         self.write("src/a.cc", "// network/work/x, framework/, ./root/x, build/root/x and ~/work are nobody's machine; XXXXXX is a template\n")
         self.expect_clean()
 
+    def test_exit_codes(self):
+        self.assertEqual(self.exit_code(), 0)
+        self.write("README.md", "[gone](A.md)\n")
+        self.assertEqual(self.exit_code(), 1)
+
     def test_paths_of_a_machine(self):
         for folder in ("work", "farm", "root"):
             for text in (f"/{folder}/main", f"cd /{folder}", f'"/{folder}/x"', f"see (/{folder}/a.b)."):

@@ -22,8 +22,8 @@ struct TensorView {
   std::vector<int64_t> shape;  ///< () is a scalar
   const void* data;            ///< in files from elsewhere perhaps not aligned for the dtype: copy with memcpy unless is_aligned()
   size_t size_bytes;
-  int64_t count() const;       ///< product of the shape
-  bool is_aligned() const;     ///< data is a multiple of the dtype's size
+  int64_t count() const;    ///< product of the shape
+  bool is_aligned() const;  ///< data is a multiple of the dtype's size
 };
 
 /// A safetensors file, memory-mapped and checked when opened: header length, JSON, dtypes, shapes against offsets, offsets in range, without
@@ -38,9 +38,9 @@ struct TensorView {
 class SafetensorsFile {
  public:
   static SafetensorsFile open(const std::filesystem::path& path);
-  const std::vector<TensorView>& tensors() const;               ///< in order of their offsets
-  const TensorView* find(const std::string& name) const;        ///< nullptr if absent
-  const TensorView& at(const std::string& name) const;          ///< Error (kModel) if absent
+  const std::vector<TensorView>& tensors() const;         ///< in order of their offsets
+  const TensorView* find(const std::string& name) const;  ///< nullptr if absent
+  const TensorView& at(const std::string& name) const;    ///< Error (kModel) if absent
   const std::map<std::string, std::string>& metadata() const;
 
  private:
@@ -49,9 +49,11 @@ class SafetensorsFile {
 };
 
 /// Writes the whole file or nothing: temporary name in the same folder, fsync, rename, fsync of the folder. The header is padded with blanks so that
-/// data begins at a multiple of 8, and tensors are laid down by falling size of their elements (otherwise in the given order), so that each is aligned
-/// for its dtype. The same input gives the same bytes. A full disk is Error (kResource), a read-only folder Error (kFailed); what stood there before
-/// stays as it was. Error (kModel) for what a reader would refuse: a name given twice, "__metadata__" or no UTF-8, a shape that does not match size_bytes.
-void write_safetensors(const std::filesystem::path& path, const std::vector<TensorView>& tensors, const std::map<std::string, std::string>& metadata = {});
+/// data begins at a multiple of 8, and tensors are laid down by falling size of their elements (otherwise in the given order), so that each is
+/// aligned for its dtype. The same input gives the same bytes. A full disk is Error (kResource), a read-only folder Error (kFailed); what stood there
+/// before stays as it was. Error (kModel) for what a reader would refuse: a name given twice, "__metadata__" or no UTF-8, a shape that does not match
+/// size_bytes.
+void write_safetensors(const std::filesystem::path& path, const std::vector<TensorView>& tensors,
+                       const std::map<std::string, std::string>& metadata = {});
 
 }  // namespace seqboat

@@ -35,7 +35,7 @@ struct EmaScanRange {
 /// or nullptr; state_in (B, D, N) or nullptr = 0; history (B, L, D) = the L inputs before the first, oldest first, in scan order,
 /// or nullptr = 0, read only with truncation; state_out (B, D, N) or nullptr. accumulate adds to y instead of writing it. y overlaps nothing.
 /// Sums over n in a fixed order, one fused multiply-add each; the same bits for a sequence whatever its batch and however it is cut
-/// into calls that carry the state. Calling thread only; allocates nothing.
+/// into calls that carry the state (and the history). state_out may be state_in. About 100 KiB of stack. Calling thread only; allocates nothing.
 template <class T>
 void ema_scan_fwd(const EmaScanShape& shape, const EmaScanRange& range, const T* x, const T* q, const T* c, const T* omega, const T* state_in,
                   const T* history, T* y, bool accumulate, T* state_out) noexcept;

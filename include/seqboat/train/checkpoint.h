@@ -26,17 +26,17 @@ struct MetricWindow {
 /// Everything that a run needs beside weights and moments to go on as if nothing had happened. Random numbers are functions of seed, update and
 /// example, and so need no state of their own.
 struct TrainerState {
-  int64_t step = 0;             ///< updates done
-  int64_t tokens = 0;           ///< tokens read
-  data::BatchState data;        ///< where the order of the data stands
-  int64_t validated_step = 0;   ///< updates at the last validation
-  int64_t best_step = 0;        ///< 0 = none yet
+  int64_t step = 0;            ///< updates done
+  int64_t tokens = 0;          ///< tokens read
+  data::BatchState data;       ///< where the order of the data stands
+  int64_t validated_step = 0;  ///< updates at the last validation
+  int64_t best_step = 0;       ///< 0 = none yet
   double best_value = 0;
-  double last_loss = 0;         ///< of the last line of metrics.jsonl
-  double last_metric = 0;       ///< of the last validation
+  double last_loss = 0;    ///< of the last line of metrics.jsonl
+  double last_metric = 0;  ///< of the last validation
   MetricWindow window;
-  std::string simd;             ///< target that the weights were computed on
-  double seconds = 0;           ///< spent training, over all runs; not compared
+  std::string simd;    ///< target that the weights were computed on
+  double seconds = 0;  ///< spent training, over all runs; not compared
 };
 
 /// RUN/checkpoints/step-NNNNNNNN. A checkpoint appears whole or not at all: it is written and fsynced under another name, then renamed.

@@ -24,6 +24,7 @@ struct TrainRequest {
   bool dry_run = false;                           ///< build model and data, run one step, report sizes, write nothing
   std::vector<std::string> overrides;             ///< the --set arguments as given, for environment.json
   std::vector<std::string> command_line;          ///< argv, for environment.json
+  std::string version;                            ///< the program's, for the log and environment.json; empty = unknown
   const std::atomic<int>* stop_signal = nullptr;  ///< becomes SIGINT's or SIGTERM's number when the user interrupts; polled once a step
 };
 
@@ -34,13 +35,13 @@ int run_train(const TrainRequest& request, Reporter& reporter);
 
 /// `seqboat eval`.
 struct EvalRequest {
-  std::filesystem::path model;         ///< a model folder or a run directory (its exported model, else the best, else the latest checkpoint)
-  std::string split = "test";          ///< train | valid | test
-  std::filesystem::path data_dir;      ///< --data: a folder of splits or one file; empty = what the model's recipe names, else the cache folder
-  std::vector<std::string> overrides;  ///< --set on the run's recipe (data.*, train.batch_size, ...); a bare model folder has none
-  int64_t context = 0;                 ///< --context: language models only, previous tokens to condition on; 0 = the task's own
-  int64_t threads = 0;                 ///< --threads; 0 = all cores
-  int64_t examples = 0;                ///< --examples: only so many of the split; 0 = all
+  std::filesystem::path model;              ///< a model folder or a run directory (its exported model, else the best, else the latest checkpoint)
+  std::string split = "test";               ///< train | valid | test
+  std::filesystem::path data_dir = {};      ///< --data: a folder of splits or one file; empty = what the model's recipe names, else the cache folder
+  std::vector<std::string> overrides = {};  ///< --set on the run's recipe (data.*, train.batch_size, ...); a bare model folder has none
+  int64_t context = 0;                      ///< --context: language models only, previous tokens to condition on; 0 = the task's own
+  int64_t threads = 0;                      ///< --threads; 0 = all cores
+  int64_t examples = 0;                     ///< --examples: only so many of the split; 0 = all
   const std::atomic<int>* stop_signal = nullptr;
 };
 

@@ -5,8 +5,8 @@
 #include <vector>
 
 #include "seqboat/nn/model.h"
-#include "seqboat/train/task.h"
 #include "seqboat/trace/activation_stats.h"
+#include "seqboat/train/task.h"
 
 namespace seqboat::train {
 

@@ -30,10 +30,10 @@ struct TaskBatch {
 
 /// Sums over examples, from which loss and metric are made. Sums of several batches add up.
 struct Score {
-  double loss_sum = 0;                ///< nats
-  int64_t count = 0;                  ///< what the loss is a mean over
-  int64_t correct = 0;                ///< classification
-  std::vector<int64_t> predictions;   ///< classification: one an example, in the order given
+  double loss_sum = 0;               ///< nats
+  int64_t count = 0;                 ///< what the loss is a mean over
+  int64_t correct = 0;               ///< classification
+  std::vector<int64_t> predictions;  ///< classification: one an example, in the order given
   double loss() const { return count > 0 ? loss_sum / static_cast<double>(count) : 0.0; }
 };
 
@@ -49,8 +49,8 @@ struct Metric {
 ///   (p + z^2/2n +- z sqrt(p (1 - p)/n + z^2/4n^2)) / (1 + z^2/n)
 Metric accuracy_metric(int64_t correct, int64_t count);
 
-/// Sum of -log softmax(logits)[target] over rows, in double and in the order of rows, so that the sum over a data set does not depend on how it was cut
-/// into batches; predictions are the arg-max (of equals, the first).
+/// Sum of -log softmax(logits)[target] over rows, in double and in the order of rows, so that the sum over a data set does not depend on how it was
+/// cut into batches; predictions are the arg-max (of equals, the first).
 void score_classification(const torch::Tensor& logits, const torch::Tensor& targets, Score* score);
 
 /// One split of a task's data.
@@ -102,7 +102,8 @@ class Task {
   virtual TaskReport report(data::Split, int64_t /*examples*/, const Score&) { return {}; }
 };
 
-/// The task that [data] names, with its data in data_dir, else data.path, else the cache folder. Error (kConfig) for an unknown name.
+/// The task that [data] names, with its data in data_dir, else data.path, else the cache folder. What lies in data_dir (a folder or one file) is
+/// taken as it is; what lies in the others must be what [data] describes. Error (kConfig) for an unknown name.
 std::unique_ptr<Task> make_task(const config::Recipe& recipe, const std::filesystem::path& data_dir);
 
 /// "train", "valid", "test": as the program says it.

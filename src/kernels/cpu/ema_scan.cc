@@ -70,22 +70,6 @@ constexpr int64_t kBlockSteps = 128;
 constexpr int64_t kGroupVectors = 8;
 constexpr int64_t kChunkStates = 16;
 
-/// power[i] = base[i]^exponent in double by repeated squaring: the same bits on every machine.
-template <int64_t kCount, class T>
-inline void integer_power(const T* base, int64_t exponent, double* power) {
-  double square[kCount];
-  for (int64_t i = 0; i < kCount; ++i) {
-    power[i] = 1.0;
-    square[i] = static_cast<double>(base[i]);
-  }
-  for (; exponent != 0; exponent >>= 1) {
-    if (exponent & 1) {
-      for (int64_t i = 0; i < kCount; ++i) power[i] *= square[i];
-    }
-    for (int64_t i = 0; i < kCount; ++i) square[i] *= square[i];
-  }
-}
-
 }  // namespace
 }  // namespace seqboat::kernels
 #endif  // SEQBOAT_KERNELS_CPU_EMA_SCAN_ONCE_
@@ -96,12 +80,12 @@ namespace HWY_NAMESPACE {
 namespace {
 namespace hn = hwy::HWY_NAMESPACE;
 
-// States of one pass: s, q, c of each (sweeps) or s, e, dc, dq, q (parameters) fill the registers, of which there are 32 or 16.
-#if HWY_TARGET == HWY_AVX2 || HWY_TARGET == HWY_SSE4 || HWY_TARGET == HWY_SSSE3
-constexpr int kSweepStates = 4;
-constexpr int kParamsStates = 2;
-#else
+// States of one pass: s, q, c of each (sweeps) or s, e, dc, dq, q (parameters) fill 32 registers. With 16 of them, q and c come from the
+// first-level cache; fewer states a pass were slower there, as the recurrence's latency then shows.
 constexpr int kSweepStates = 8;
+#if HWY_TARGET == HWY_AVX2 || HWY_TARGET == HWY_SSE4 || HWY_TARGET == HWY_SSSE3
+constexpr int kParamsStates = 3;
+#else
 constexpr int kParamsStates = 4;
 #endif
 
@@ -113,6 +97,22 @@ HWY_INLINE void prefetch_next(const T* row) {
 #else
   static_cast<void>(row);
 #endif
+}
+
+/// power[i] = base[i]^exponent in double by repeated squaring: the same bits on every machine.
+template <int64_t kCount, class T>
+void integer_power(const T* base, int64_t exponent, double* power) {
+  double square[kCount];
+  for (int64_t i = 0; i < kCount; ++i) {
+    power[i] = 1.0;
+    square[i] = static_cast<double>(base[i]);
+  }
+  for (; exponent != 0; exponent >>= 1) {
+    if (exponent & 1) {
+      for (int64_t i = 0; i < kCount; ++i) power[i] *= square[i];
+    }
+    for (int64_t i = 0; i < kCount; ++i) square[i] *= square[i];
+  }
 }
 
 /// Rows of one vector each; row t at data + t * stride.

@@ -18,6 +18,7 @@
 #include <cstdint>
 #include <type_traits>
 
+#include "hwy/cache_control.h"
 #include "hwy/highway.h"
 #include "kernels/cpu/simd_partial-inl.h"
 #include "seqboat/kernels/gemm.h"
@@ -243,6 +244,14 @@ void pack_a_transposed(const T* HWY_RESTRICT a, int64_t lda, int64_t depth, int6
 }
 
 template <class T>
+void prefetch_rows(int64_t rows, int64_t cols, const T* first, int64_t stride) {
+  constexpr int64_t kLine = 64 / sizeof(T);
+  for (int64_t i = 0; i < rows; ++i) {
+    for (int64_t j = 0; j < cols; j += kLine) hwy::Prefetch(first + i * stride + j);
+  }
+}
+
+template <class T>
 void run(const GemmArgs<T>& args) {
   const hn::ScalableTag<T> d;
   const GemmShape& shape = *args.shape;
@@ -252,6 +261,8 @@ void run(const GemmArgs<T>& args) {
   const Base first_base = shape.accumulate ? Base::kC : args.bias != nullptr ? Base::kBias : Base::kZero;
   T* packed_b = args.workspace;
   T* packed_a = args.workspace + round_up(packed_b_size(shape), kMaxLanes);
+  // Products of short rows wait for memory: the next rows of A and C are asked for while these are computed. Small ones lie in the cache.
+  const bool prefetches = shape.m >= 256;
   const bool direct_b = !shape.trans_b && shape.m < kDirectRows;
 
   // Column blocks of equal size, so that the last one is not a sliver.
@@ -283,6 +294,10 @@ void run(const GemmArgs<T>& args) {
         for (int64_t ir = 0; ir < block_rows; ir += kRows) {
           const int64_t rows = std::min<int64_t>(kRows, block_rows - ir);
           tile.a = shape.trans_a ? packed_a + ir * depth : args.a + (ic + ir) * shape.lda + pc;
+          if (prefetches && ic + ir + 2 * kRows <= shape.m) {
+            if (!shape.trans_a) prefetch_rows(kRows, depth, args.a + (ic + ir + kRows) * shape.lda + pc, shape.lda);
+            prefetch_rows(kRows, cols, args.c + (ic + ir + kRows) * shape.ldc + jc, shape.ldc);
+          }
           for (int64_t jr = 0; jr < cols;) {
             const bool direct = jr < direct_cols;
             tile.cols = std::min(panel_cols, cols - jr);

@@ -311,7 +311,8 @@ HWY_INLINE V slope_of(D d, V s) {
   }
 }
 
-// Scores to weights, in place. Softmax: running maximum and sum of each row, and the factor by which earlier weights of the row shrink.
+// Scores to weights, in place. What a row does not see gets a weight too, which accumulate() leaves out; only softmax, which sums and compares
+// across keys here, must mask it. Softmax: running maximum and sum of each row, and the factor by which earlier weights of the row shrink.
 template <AttentionFunction kFunction, class T>
 HWY_NOINLINE void weigh(const BlockPair& pair, const BiasBlock<T, Side::kQueries>& bias, const T* HWY_RESTRICT scales, T* HWY_RESTRICT scores,
                         T* HWY_RESTRICT maxima, T* HWY_RESTRICT sums, T* HWY_RESTRICT shrink) {
@@ -344,8 +345,7 @@ HWY_NOINLINE void weigh(const BlockPair& pair, const BiasBlock<T, Side::kQueries
       hn::Store(factor, d, shrink + r);
     } else {
       for (int64_t o = range.begin; o < range.end; ++o) {
-        auto p = weight_of<kFunction>(d, hn::MulAdd(hn::Load(d, scores + o * kBlock + r), scale, bias.at(d, o, r)));
-        if (!range.all(o)) p = hn::IfThenElseZero(seeing(d, pair, o, r), p);
+        const auto p = weight_of<kFunction>(d, hn::MulAdd(hn::Load(d, scores + o * kBlock + r), scale, bias.at(d, o, r)));
         hn::Store(p, d, scores + o * kBlock + r);
       }
     }
@@ -434,11 +434,6 @@ HWY_NOINLINE void slopes(const BlockPair& pair, const BiasBlock<T, kOwn>& bias, 
         grad = hn::Mul(slope_of<kFunction>(d, s), grad);
       }
       if constexpr (!kOwnQueries) grad = hn::Mul(grad, scale);  // for the keys; the queries are scaled at the end, the bias is not
-      if (!range.all(o)) {
-        const auto seen = seeing(d, pair, o, r);
-        grad = hn::IfThenElseZero(seen, grad);
-        if constexpr (!kOwnQueries) weight = hn::IfThenElseZero(seen, weight);
-      }
       hn::Store(grad, d, grads + o * kBlock + r);
       if constexpr (!kOwnQueries) hn::Store(weight, d, scores + o * kBlock + r);
     }

@@ -1,9 +1,10 @@
 // ListOps: the value, 0 to 9, of a nested list expression. Data are generated where they are missing.
+#include "seqboat/data/listops.h"
+
 #include <map>
 #include <nlohmann/json.hpp>
 
 #include "seqboat/base/error.h"
-#include "seqboat/data/listops.h"
 #include "seqboat/data/listops_cache.h"
 #include "seqboat/data/shortcut_ladder.h"
 #include "train/tasks/classification.h"
@@ -16,13 +17,17 @@ namespace fs = std::filesystem;
 using data::Shortcut;
 using data::Split;
 
-std::string percent(double fraction) { return fmt::format("{:.2f} %", 100 * fraction); }
+std::string percent(double fraction) {
+  return fmt::format("{:.2f} %", 100 * fraction);
+}
 
 class ListopsTask : public ClassificationTask {
  public:
-  ListopsTask(const config::Recipe& recipe, const fs::path& data_dir) : prepend_cls_(recipe.model.pool == "first"), sizes_(make_options(recipe.data)) {
+  ListopsTask(const config::Recipe& recipe, const fs::path& data_dir)
+      : prepend_cls_(recipe.model.pool == "first"), sizes_(make_options(recipe.data)) {
     if (!data_dir.empty()) {
       path_ = data_dir;
+      as_it_is_ = true;
     } else if (!recipe.data.path.empty()) {
       path_ = recipe.data.path;
     } else {
@@ -46,11 +51,17 @@ class ListopsTask : public ClassificationTask {
   }
 
   void load(const std::vector<Split>& splits, Reporter& reporter) override {
-    if (!is_file_) {
+    std::error_code error;
+    std::vector<Split> wanted;  // a folder given by hand may hold ListOps of any kind; only what it lacks is made
+    for (const Split split : splits) {
+      if (!is_file_ && !(as_it_is_ && fs::is_regular_file(data::listops_file(path_, split), error))) wanted.push_back(split);
+    }
+    if (!wanted.empty()) {
       const auto progress = [&](const data::ListopsProgress& at) {
-        reporter.progress({.label = fmt::format("listops {} data", split_word(at.split)), .unit = "sample", .done = at.done, .total = at.total});
+        reporter.progress(
+            {.label = fmt::format("listops {} data", split_word(at.split)), .unit = "sample", .done = at.done, .total = at.total, .fields = {}});
       };
-      if (!data::ensure_listops(path_, sizes_, progress, splits).empty()) reporter.finish_progress();
+      if (!data::ensure_listops(path_, sizes_, progress, wanted).empty()) reporter.finish_progress();
     }
     for (const Split split : splits) {
       if (splits_.count(split) == 0) add(split, data::read_listops(path_, split));
@@ -78,7 +89,9 @@ class ListopsTask : public ClassificationTask {
     json["model_where_one_level_is_wrong"] = {{"samples", hard.samples}, {"correct", hard.correct}, {"accuracy", hard.accuracy()}};
     TaskReport out{.json_name = "shortcut_ladder", .json_text = json.dump(), .text = {}};
     out.text = fmt::format("Shortcuts (counted on {}):\n", ladder.fitted_on);
-    const auto line = [&](const char* what, Shortcut shortcut) { out.text += fmt::format("  {:<40}{:>8}\n", what, percent(ladder.accuracy(shortcut))); };
+    const auto line = [&](const char* what, Shortcut shortcut) {
+      out.text += fmt::format("  {:<40}{:>8}\n", what, percent(ladder.accuracy(shortcut)));
+    };
     line("best constant", Shortcut::kConstant);
     line("root operator, a constant for each", Shortcut::kRootOperator);
     line("one level evaluated", Shortcut::kOneLevel);
@@ -125,6 +138,7 @@ class ListopsTask : public ClassificationTask {
   data::ListopsMakeOptions sizes_;
   fs::path path_;
   bool is_file_ = false;
+  bool as_it_is_ = false;
   std::map<Split, SequenceData> splits_;
 };
 

@@ -33,7 +33,9 @@ std::array<double, 2> betas_of(const std::string& text) {
   return out;
 }
 
-double largest(const Tensor& x) { return x.abs().max().item<double>(); }
+double largest(const Tensor& x) {
+  return x.abs().max().item<double>();
+}
 
 class OfficialOptimizer : public ::testing::TestWithParam<std::tuple<const char*, torch::ScalarType>> {};
 

@@ -48,7 +48,8 @@ std::string RunEval::text_;
 
 TEST_F(RunEval, SaysWhatItPromises) {
   const auto json = eval({.model = *dir_ / "run", .split = "test", .threads = 2});
-  for (const char* key : {"task", "split", "metric", "value", "ci95", "examples", "loss", "activation_rate", "attention_span", "shortcut_ladder", "expect"}) {
+  for (const char* key :
+       {"task", "split", "metric", "value", "ci95", "examples", "loss", "activation_rate", "attention_span", "shortcut_ladder", "expect"}) {
     EXPECT_TRUE(json.contains(key)) << key;
   }
   EXPECT_EQ(json["task"], "listops");

@@ -51,7 +51,8 @@ TEST_F(RunTrain, LeavesTheFilesOfARun) {
   Listener listener;
   EXPECT_EQ(train_tiny(recipe(), run("a"), &listener), 0);
   const fs::path dir = run("a");
-  for (const char* file : {"config.toml", "environment.json", "metrics.jsonl", "train.log", "latest", "best", "model/config.json", "model/model.safetensors"}) {
+  for (const char* file :
+       {"config.toml", "environment.json", "metrics.jsonl", "train.log", "latest", "best", "model/config.json", "model/model.safetensors"}) {
     EXPECT_TRUE(fs::is_regular_file(dir / file)) << file;
   }
   EXPECT_EQ(read_file(dir / "latest"), "step-00000012\n");
@@ -84,7 +85,8 @@ TEST_F(RunTrain, LeavesTheFilesOfARun) {
   EXPECT_EQ(resolved.model.vocab_size, 20);
   EXPECT_EQ(resolved.train.seed, 7);
   const auto environment = nlohmann::json::parse(read_file(dir / "environment.json"));
-  for (const char* key : {"version", "seed", "threads", "simd", "torch", "compiler", "cpu", "command_line"}) EXPECT_TRUE(environment.contains(key)) << key;
+  for (const char* key : {"version", "seed", "threads", "simd", "torch", "compiler", "cpu", "command_line"})
+    EXPECT_TRUE(environment.contains(key)) << key;
   EXPECT_NE(listener.logs.front().find("seqboat 0.0.0-test, cpu, "), std::string::npos) << listener.logs.front();
   EXPECT_NE(listener.logs.front().find("2 threads, seed 7"), std::string::npos) << listener.logs.front();
   EXPECT_NE(read_file(dir / "train.log").find(listener.logs.front()), std::string::npos);
@@ -131,20 +133,23 @@ TEST_F(RunTrain, InterruptedAndResumedIsUninterrupted) {
 }
 
 TEST_F(RunTrain, InterruptedInTheMiddleOfAValidation) {
+  config::Recipe recipe = this->recipe();
+  recipe.data.valid_examples = 1500;  // several batches
   Listener listener;
-  ASSERT_EQ(train_tiny(recipe(), run("whole"), &listener), 0);
+  ASSERT_EQ(train_tiny(recipe, run("whole"), &listener), 0);
   std::atomic<int> signal{0};
   TrainRequest request;
-  request.recipe = recipe();
+  request.recipe = recipe;
   request.recipe_name = "tiny";
   request.run_dir = run("a");
   request.stop_signal = &signal;
   listener.on_progress = [&](const Progress& progress) {
-    if (progress.done == 5 && !progress.fields.empty() && progress.fields.back().name == "validating") signal = 2;
+    if (progress.done == 5 && progress.fields.back().name == "validating") signal = 2;
   };
   EXPECT_EQ(run_train(request, listener), 130);
   EXPECT_EQ(metrics_without_timing(run("a")).find("\"split\""), std::string::npos);
-  EXPECT_EQ(train_tiny(recipe(), run("a"), &listener), 0);
+  EXPECT_EQ(read_file(run("a") / "latest"), "step-00000005\n");
+  EXPECT_EQ(train_tiny(recipe, run("a"), &listener), 0);
   expect_same_run(run("a"), run("whole"));
 }
 
@@ -153,7 +158,9 @@ TEST_F(RunTrain, LinesBeyondTheCheckpointAreCut) {
   ASSERT_EQ(train_tiny(recipe(), run("whole"), &listener), 0);
   ASSERT_EQ(train_tiny(recipe(), run("a"), &listener, 7), 143);
   // What a killed process may leave: lines of later updates, half a line, a temporary folder.
-  std::ofstream(run("a") / "metrics.jsonl", std::ios::app) << R"({"step":8,"tokens":1,"loss":9.0,"activation_rate":[0,0]})" << "\n" << R"({"step":9,"tok)";
+  std::ofstream(run("a") / "metrics.jsonl", std::ios::app) << R"({"step":8,"tokens":1,"loss":9.0,"activation_rate":[0,0]})"
+                                                           << "\n"
+                                                           << R"({"step":9,"tok)";
   fs::create_directories(run("a") / "checkpoints/.tmp-step-00000008");
   std::ofstream(run("a") / "checkpoints/.tmp-step-00000008/model.safetensors") << "half";
   ASSERT_EQ(train_tiny(recipe(), run("a"), &listener), 0);
@@ -234,7 +241,8 @@ TEST_F(RunTrain, ADivergedRunStopsAndKeepsItsCheckpoint) {
   wild.optim.warmup = 0;
   wild.optim.lr = 1e35;
   wild.optim.weight_decay = 0;
-  expect_error(ErrorKind::kDiverged, {"diverged at step 2", "training examples", "learning rate 1e+35"}, [&] { train_tiny(wild, run("wild"), &listener); });
+  expect_error(ErrorKind::kDiverged, {"diverged at step 2", "training examples", "learning rate 1e+35"},
+               [&] { train_tiny(wild, run("wild"), &listener); });
 
   // A run that was well until then.
   config::Recipe good = recipe();
@@ -245,7 +253,8 @@ TEST_F(RunTrain, ADivergedRunStopsAndKeepsItsCheckpoint) {
   ASSERT_NE(at, std::string::npos);
   write_file_atomically(run("a") / "config.toml", config.replace(at, 9, "lr = 1e35"));
   good.optim.lr = 1e35;
-  expect_error(ErrorKind::kDiverged, {"diverged at step 8", "the checkpoint before it is step-00000006"}, [&] { train_tiny(good, run("a"), &listener); });
+  expect_error(ErrorKind::kDiverged, {"diverged at step 8", "the checkpoint before it is step-00000006"},
+               [&] { train_tiny(good, run("a"), &listener); });
   EXPECT_EQ(read_file(CheckpointStore(run("a")).path_of(6) / "model.safetensors"), before);
   EXPECT_EQ(read_file(run("a") / "latest"), "step-00000006\n");
 }

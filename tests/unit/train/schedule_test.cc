@@ -13,7 +13,9 @@
 namespace seqboat::train {
 namespace {
 
-double first_of(const nlohmann::json& value) { return value.is_array() ? value.at(0).get<double>() : value.get<double>(); }
+double first_of(const nlohmann::json& value) {
+  return value.is_array() ? value.at(0).get<double>() : value.get<double>();
+}
 
 TEST(Schedule, AgreesWithTheOfficialValues) {
   const auto cases = nlohmann::json::parse(read_file(std::string(SEQBOAT_SOURCE_DIR) + "/tests/golden/lr_schedules.json"));

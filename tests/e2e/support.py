@@ -1,0 +1,94 @@
+"""What the end-to-end tests share: running the program, and files to feed it."""
+
+import json
+import os
+import pathlib
+import shutil
+import struct
+import subprocess
+import tempfile
+import unittest
+
+BINARY = os.environ.get("SEQBOAT_BINARY", "build/release/bin/seqboat")
+SOURCE_DIR = pathlib.Path(os.environ.get("SEQBOAT_SOURCE_DIR", pathlib.Path(__file__).resolve().parents[2]))
+
+MODEL_CONFIG = {
+    "layer": "seqboat", "encoder": "ema", "input": "tokens", "vocab_size": 20, "channels": 1, "d_model": 8, "d_hidden": 16, "d_attn": 4,
+    "d_state": 2, "n_layers": 1, "window_size": 4, "truncation": 0, "causal": False, "attention": "softmax", "position": "simple",
+    "max_positions": 16, "norm": "layernorm", "norm_affine": True, "prenorm": False, "final_norm_affine": True, "embedding_norm": False,
+    "sinusoidal": False, "d_embedding": 0, "scale_embedding": False, "tie_embedding": True, "dropout": 0.0, "ffn_dim": 0,
+    "router": "tempered-softmax", "temperature_init": 0.3, "router_bias": 0.0, "task": "classification", "classes": 10, "pool": "mean",
+    "nli": False, "classifier_layers": 1, "d_classifier": 0,
+}
+
+
+def parameter_count(c):
+    """Counted by hand from the shapes of a post-norm layernorm classifier of tokens with a simple position bias."""
+    d, h, z, n = c["d_model"], c["d_hidden"], c["d_attn"], c["d_state"]
+    directions = 1 if c["causal"] else 2
+    layer = 2 * d + (4 * directions * d * n + d) + (2 * d + 2 + 1) + (d * d + d) + (z + 2 * h) * (d + 1) + d * (h + 1) + 4 * z + 2 * c["max_positions"] - 1
+    return c["vocab_size"] * d + c["n_layers"] * layer + (d + 1) * 2 * d + 2 * d * c["classes"]
+
+
+def safetensors(tensors):
+    """Bytes of a file with the given float32 shapes, all zero."""
+    header, offset = {}, 0
+    for name, shape in tensors.items():
+        size = 4
+        for extent in shape:
+            size *= extent
+        header[name] = {"dtype": "F32", "shape": shape, "data_offsets": [offset, offset + size]}
+        offset += size
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    return struct.pack("<Q", len(text)) + text + bytes(offset)
+
+
+def write_model(folder, **changes):
+    """A model folder that inspect accepts: one tensor with as many numbers as the config asks for. Returns the config."""
+    config = {**MODEL_CONFIG, **changes}
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "config.json").write_text(json.dumps(config))
+    (folder / "model.safetensors").write_bytes(safetensors({"everything": [parameter_count(config)]}))
+    return config
+
+
+class CliTest(unittest.TestCase):
+    """A test case with a scratch folder and a way to run the program."""
+
+    def setUp(self):
+        self.dir = pathlib.Path(tempfile.mkdtemp(prefix="seqboat-e2e-"))
+        self.addCleanup(self.remove_dir)
+
+    def remove_dir(self):
+        for path in [self.dir, *self.dir.rglob("*")]:
+            if path.is_dir() and not path.is_symlink():
+                path.chmod(0o755)
+        shutil.rmtree(self.dir)
+
+    def run_cli(self, *arguments, env=None, **options):
+        environment = {k: v for k, v in os.environ.items() if k not in ("NO_COLOR", "SEQBOAT_RECIPES")}
+        environment["XDG_CACHE_HOME"] = str(self.dir / "cache")
+        environment.update(env or {})
+        return subprocess.run([BINARY, *map(str, arguments)], capture_output=True, text=True, env=environment, timeout=300, **options)
+
+    def expect(self, code, *arguments, parts=(), **options):
+        """Runs, compares the exit code; on failure demands one line on stderr that holds the parts, and nothing on stdout."""
+        done = self.run_cli(*arguments, **options)
+        self.assertEqual(done.returncode, code, f"{arguments}\nstdout: {done.stdout}\nstderr: {done.stderr}")
+        if code != 0:
+            self.assertEqual(done.stdout, "", arguments)
+            errors = [line for line in done.stderr.splitlines() if line.startswith("seqboat: error: ")]
+            self.assertEqual(len(errors), 1, done.stderr)
+            self.assertTrue(done.stderr.endswith(errors[0] + "\n"), done.stderr)
+            for part in parts:
+                self.assertIn(str(part), errors[0])
+        return done
+
+    def json_of(self, *arguments, **options):
+        """The one JSON object on one line that --json gives."""
+        done = self.expect(0, *arguments, "--json", **options)
+        self.assertEqual(done.stdout.count("\n"), 1, done.stdout)
+        value = json.loads(done.stdout)
+        self.assertIsInstance(value, dict)
+        return value

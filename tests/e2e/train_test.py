@@ -1,0 +1,156 @@
+"""Training, interruption, continuing, evaluation: through the command line, with a model small enough for seconds."""
+
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import time
+import unittest
+
+from support import BINARY, CliTest
+
+TINY = {
+    "model.d_model": 16, "model.d_hidden": 24, "model.d_attn": 8, "model.d_state": 4, "model.n_layers": 2, "model.window_size": 8,
+    "model.max_positions": 64, "model.dropout": 0.1, "task.d_classifier": 16, "router.temperature_init": 1.0,
+    "data.min_length": 4, "data.max_length": 40, "data.max_depth": 3, "data.max_args": 4,
+    "data.train_examples": 400, "data.valid_examples": 60, "data.test_examples": 60,
+    "train.batch_size": 8, "train.steps": 60, "optim.total_steps": 60, "optim.warmup": 5, "train.eval_every": 20, "train.save_every": 10,
+    "train.log_every": 5, "train.keep": 2,
+}
+
+
+@unittest.skipUnless(list(pathlib.Path(BINARY).resolve().parent.parent.glob("lib/libseqboat_train_verbs.so")), "this build has no LibTorch: no train, no eval")
+class Training(CliTest):
+    def arguments(self, name, **changes):
+        settings = {**TINY, **{key.replace("__", "."): value for key, value in changes.items()}}
+        words = ["train", "lra/listops-short", "--out", self.dir / name, "--threads", settings.pop("threads", 1)]
+        for key, value in settings.items():
+            words += ["--set", f"{key}={json.dumps(value) if not isinstance(value, str) else value}"]
+        return words
+
+    def train(self, name, **changes):
+        return self.expect(0, *self.arguments(name, **changes), "--quiet")
+
+    def metrics(self, name):
+        return [json.loads(line) for line in (self.dir / name / "metrics.jsonl").read_text().splitlines()]
+
+    def newest(self, name):
+        return self.dir / name / "checkpoints" / (self.dir / name / "latest").read_text().strip()
+
+    def weights(self, name):
+        return [(self.newest(name) / file).read_bytes() for file in ("model.safetensors", "optimizer.safetensors")]
+
+    def test_a_run_leaves_its_files_and_the_model_can_be_used(self):
+        result = json.loads(self.expect(0, *self.arguments("run"), "--json", "--quiet").stdout)
+        self.assertEqual(result["steps"], 60)
+        run = self.dir / "run"
+        for file in ("config.toml", "environment.json", "metrics.jsonl", "train.log", "latest", "best", "model/config.json", "model/model.safetensors"):
+            self.assertTrue((run / file).is_file(), file)
+        for file in ("config.json", "model.safetensors", "optimizer.safetensors", "trainer_state.json"):
+            self.assertTrue((self.newest("run") / file).is_file(), file)
+        self.assertLessEqual(len(list((run / "checkpoints").iterdir())), 3)  # two kept and the best
+        lines = self.metrics("run")
+        training, validation = [x for x in lines if "split" not in x], [x for x in lines if "split" in x]
+        self.assertEqual([x["step"] for x in training], list(range(5, 61, 5)))
+        self.assertEqual([x["step"] for x in validation], [20, 40, 60])
+        for key in ("step", "tokens", "loss", "lr", "grad_norm", "tokens_per_s", "activation_rate"):
+            self.assertIn(key, training[0])
+        self.assertEqual(len(training[0]["activation_rate"]), 2)
+        for key in ("split", "metric", "value"):
+            self.assertIn(key, validation[0])
+
+        for model in (run, run / "model"):
+            value = self.json_of("eval", model, *(["--data", next((self.dir / "cache").rglob("basic_test.tsv")).parent] if model != run else []))
+            for key in ("task", "split", "metric", "value", "ci95", "examples", "loss", "activation_rate", "attention_span", "shortcut_ladder"):
+                self.assertIn(key, value)
+            self.assertEqual(value["examples"], 60)
+            self.assertLessEqual(value["ci95"][0], value["value"])
+        self.assertIn("root operator", self.expect(0, "eval", run).stdout)
+        self.assertEqual(self.json_of("inspect", run)["parameters"], self.json_of("inspect", run / "model")["parameters"])
+
+    def test_same_seed_same_bytes_at_any_thread_count(self):
+        self.train("one", threads=1)
+        self.train("two", threads=2)
+        self.train("other", threads=1, train__seed=2)
+        self.assertEqual(self.weights("one"), self.weights("two"))
+        self.assertNotEqual(self.weights("one"), self.weights("other"))
+        timing = ("tokens_per_s", "seconds")
+        strip = lambda lines: [{k: v for k, v in line.items() if k not in timing} for line in lines]
+        self.assertEqual(strip(self.metrics("one")), strip(self.metrics("two")))
+
+    def interrupt(self, name, number, after_step, **changes):
+        env = {**os.environ, "XDG_CACHE_HOME": str(self.dir / "cache")}
+        process = subprocess.Popen([BINARY, *map(str, self.arguments(name, **changes)), "--quiet"], env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        metrics = self.dir / name / "metrics.jsonl"
+        deadline = time.time() + 120
+        while time.time() < deadline and process.poll() is None:
+            if metrics.exists() and f'"step":{after_step},' in metrics.read_text():
+                break
+            time.sleep(0.002)
+        process.send_signal(number)
+        out, error = process.communicate(timeout=120)
+        return process.returncode, error
+
+    def test_interrupted_and_continued_is_byte_equal(self):
+        long = {"train__steps": 400, "optim__total_steps": 400, "train__eval_every": 100, "train__save_every": 50}
+        self.train("whole", **long)
+        for name, number, code in (("int", signal.SIGINT, 130), ("term", signal.SIGTERM, 143)):
+            returned, error = self.interrupt(name, number, 20, **long)
+            self.assertEqual(returned, code, error)
+            self.assertTrue(self.newest(name).is_dir())
+            self.expect(0, "train", self.dir / name, "--quiet")
+            self.assertEqual(self.weights(name), self.weights("whole"), name)
+        returned, _ = self.interrupt("kill", signal.SIGKILL, 60, **long)
+        self.assertEqual(returned, -signal.SIGKILL)
+        self.expect(0, "train", self.dir / "kill", "--quiet")
+        self.assertEqual(self.weights("kill"), self.weights("whole"))
+        steps = [x["step"] for x in self.metrics("kill") if "split" not in x]
+        self.assertEqual(steps, list(range(5, 401, 5)))
+
+    def test_a_run_that_is_done_says_so_and_stays(self):
+        self.train("run")
+        before = self.weights("run")
+        self.expect(0, "train", self.dir / "run", "--quiet")
+        self.assertEqual(self.weights("run"), before)
+
+    def test_another_config_is_refused_and_nothing_is_harmed(self):
+        self.train("run")
+        before = sorted((p, p.read_bytes()) for p in (self.dir / "run").rglob("*.safetensors"))
+        self.expect(5, *self.arguments("run", model__d_model=32), parts=["d_model", self.dir / "run"])
+        self.assertEqual(sorted((p, p.read_bytes()) for p in (self.dir / "run").rglob("*.safetensors")), before)
+
+    def test_a_half_written_checkpoint_is_passed_over(self):
+        self.train("run", train__steps=50)
+        newest = self.newest("run") / "model.safetensors"
+        newest.write_bytes(newest.read_bytes()[:1000])
+        done = self.expect(0, "train", self.dir / "run", "--quiet")
+        self.assertIn(newest.parent.name, done.stderr)
+        self.assertIn("warning", done.stderr)
+
+    def test_a_loss_that_is_not_finite_stops_with_step_and_batch(self):
+        done = self.expect(6, *self.arguments("run", optim__lr=1e30, optim__warmup=0, optim__clip_norm=0.0), "--quiet", parts=["step"])
+        self.assertIn("batch", done.stderr)
+
+    def test_bad_data_names_file_and_line(self):
+        folder = self.dir / "data"
+        self.expect(0, "data", "make", "listops", "--out", folder, "--min-length", 4, "--max-length", 40, "--max-depth", 3, "--max-args", 4, "--train", 50, "--valid", 20,
+                    "--test", 20, "--quiet")
+        train = next(folder.glob("*train*.tsv"))
+        lines = train.read_text().splitlines()
+        lines[7] = "[MAX 1 2 x ]\t2"  # line 8 of the file
+        train.write_text("\n".join(lines) + "\n")
+        self.expect(4, *self.arguments("run", data__train_examples=50, data__valid_examples=20, data__test_examples=20), "--data", folder, parts=[train, "8", "x"])
+        train.write_text("")
+        self.expect(4, *self.arguments("run2", data__train_examples=50, data__valid_examples=20, data__test_examples=20), "--data", folder, parts=[train, "empty"])
+
+    def test_eval_of_what_is_no_model(self):
+        self.expect(5, "eval", self.dir)
+        self.train("run")
+        file = self.dir / "run" / "model" / "model.safetensors"
+        file.write_bytes(file.read_bytes()[:-8])
+        self.expect(5, "eval", self.dir / "run" / "model", parts=["model.safetensors"])
+
+
+if __name__ == "__main__":
+    unittest.main()
