@@ -206,8 +206,9 @@ std::string ConsoleReporter::line_of(const Progress& progress, bool last) const 
 
   // The most wanted first: on a narrow terminal the last ones are left out.
   std::vector<std::string> parts;
-  parts.push_back(has_total ? fmt::format("{} {}/{}", progress.unit, progress.done, progress.total)
-                            : fmt::format("{} {}", progress.unit, progress.done));
+  // A terminal's line is short: it goes without the word.
+  const std::string count = has_total ? fmt::format("{}/{}", progress.done, progress.total) : fmt::format("{}", progress.done);
+  parts.push_back(terminal_ && has_total ? count : progress.unit + " " + count);
   if (last) {
     parts.push_back("in " + clock_text(elapsed));
   } else {

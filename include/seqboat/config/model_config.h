@@ -11,33 +11,33 @@ namespace seqboat::config {
 /// and are checked by validate(), which throws Error (kConfig) naming the key, what was expected, what was found, and the nearest word.
 struct ModelConfig {
   // [model]
-  std::string layer = "seqboat";       ///< seqboat | seqboat-full (no router, everything activated)
-  std::string encoder = "ema";         ///< state encoder of a layer: ema
-  std::string input = "tokens";        ///< tokens (embedding of integers) | real (x * weight + bias of `channels` numbers a step)
-  int64_t vocab_size = 0;              ///< V, tokens only; 0 = from the data
-  int64_t channels = 1;                ///< numbers a step, real only
-  int64_t d_model = 0;                 ///< D
-  int64_t d_hidden = 0;                ///< H; 0 = 2 D
-  int64_t d_attn = 0;                  ///< Z, query and key width
-  int64_t d_state = 16;                ///< N, EMA states a channel
+  std::string layer = "seqboat";  ///< seqboat | seqboat-full (no router, everything activated)
+  std::string encoder = "ema";    ///< state encoder of a layer: ema
+  std::string input = "tokens";   ///< tokens (embedding of integers) | real (x * weight + bias of `channels` numbers a step)
+  int64_t vocab_size = 0;         ///< V, tokens only; 0 = from the data
+  int64_t channels = 1;           ///< numbers a step, real only
+  int64_t d_model = 0;            ///< D
+  int64_t d_hidden = 0;           ///< H; 0 = 2 D
+  int64_t d_attn = 0;             ///< Z, query and key width
+  int64_t d_state = 16;           ///< N, EMA states a channel
   int64_t n_layers = 0;
-  int64_t window_size = 0;             ///< W, activated tokens to attend to; 0 = full attention
-  int64_t truncation = 0;              ///< L, EMA kernel length; 0 = none
-  bool causal = false;                 ///< language models are causal
-  std::string attention = "softmax";   ///< softmax | relu2 | laplace
-  std::string position = "simple";     ///< simple (original distance) | local (window distance) | rotary | t5
-  int64_t max_positions = 1024;        ///< M of the simple table
-  std::string norm = "layernorm";      ///< layernorm | scalenorm | rmsnorm | batchnorm
+  int64_t window_size = 0;            ///< W, activated tokens to attend to; 0 = full attention
+  int64_t truncation = 0;             ///< L, EMA kernel length; 0 = none
+  bool causal = false;                ///< language models are causal
+  std::string attention = "softmax";  ///< softmax | relu2 | laplace
+  std::string position = "simple";    ///< simple (original distance) | local (window distance) | rotary | t5
+  int64_t max_positions = 1024;       ///< M of the simple table
+  std::string norm = "layernorm";     ///< layernorm | scalenorm | rmsnorm | batchnorm
   bool norm_affine = true;
-  bool prenorm = false;                ///< norm before the layer (a final norm follows the last) or after it
-  bool final_norm_affine = true;       ///< prenorm only
-  bool embedding_norm = false;         ///< postnorm only
-  bool sinusoidal = false;             ///< adds scale * [sin, cos] of the time to the embedding
-  int64_t d_embedding = 0;             ///< Din, language models; 0 = D; else a projection Din -> D follows
-  bool scale_embedding = false;        ///< multiplies embeddings by sqrt(D) (language models)
-  bool tie_embedding = true;           ///< language models: output = embedding
+  bool prenorm = false;           ///< norm before the layer (a final norm follows the last) or after it
+  bool final_norm_affine = true;  ///< prenorm only
+  bool embedding_norm = false;    ///< postnorm only
+  bool sinusoidal = false;        ///< adds scale * [sin, cos] of the time to the embedding
+  int64_t d_embedding = 0;        ///< Din, language models; 0 = D; else a projection Din -> D follows
+  bool scale_embedding = false;   ///< multiplies embeddings by sqrt(D) (language models)
+  bool tie_embedding = true;      ///< language models: output = embedding
   double dropout = 0.0;
-  int64_t ffn_dim = 0;                 ///< 0 = no feed-forward block
+  int64_t ffn_dim = 0;  ///< 0 = no feed-forward block
   // [router]
   std::string router = "tempered-softmax";  ///< router.kind: tempered-softmax
   double temperature_init = 0.3;            ///< router.temperature_init: initial temperature / sqrt(D)
