@@ -2,14 +2,14 @@
 // SEQBOAT_SIMD=avx2 (or any supported target) forces a target.
 
 #undef HWY_TARGET_INCLUDE
-#define HWY_TARGET_INCLUDE "gemm_bench.cc"
+#define HWY_TARGET_INCLUDE "../benchmarks/kernels/gemm_bench.cc"  // from include/, the one folder on this program's include path
 #include "hwy/foreach_target.h"
 // foreach_target.h comes first.
 #include <benchmark/benchmark.h>
 
 #include <cstdint>
 #include <cstdlib>
-#include <vector>
+#include <string>
 
 #include "hwy/aligned_allocator.h"
 #include "hwy/highway.h"
