@@ -12,17 +12,26 @@ namespace {
 
 torch::ScalarType scalar_type(seqboat::DType dtype) {
   switch (dtype) {
-    case seqboat::DType::kF32: return torch::kFloat32;
-    case seqboat::DType::kF64: return torch::kFloat64;
-    case seqboat::DType::kI64: return torch::kInt64;
-    case seqboat::DType::kI32: return torch::kInt32;
-    case seqboat::DType::kU8: return torch::kUInt8;
-    case seqboat::DType::kBool: return torch::kBool;
-    default: seqboat::fail(seqboat::ErrorKind::kData, "golden tensor of type {}: expected F32, F64, I64, I32, U8 or BOOL", seqboat::dtype_name(dtype));
+    case seqboat::DType::kF32:
+      return torch::kFloat32;
+    case seqboat::DType::kF64:
+      return torch::kFloat64;
+    case seqboat::DType::kI64:
+      return torch::kInt64;
+    case seqboat::DType::kI32:
+      return torch::kInt32;
+    case seqboat::DType::kU8:
+      return torch::kUInt8;
+    case seqboat::DType::kBool:
+      return torch::kBool;
+    default:
+      seqboat::fail(seqboat::ErrorKind::kData, "golden tensor of type {}: expected F32, F64, I64, I32, U8 or BOOL", seqboat::dtype_name(dtype));
   }
 }
 
-double largest_magnitude(const Tensor& t) { return t.numel() == 0 ? 0.0 : t.to(torch::kFloat64).abs().max().item<double>(); }
+double largest_magnitude(const Tensor& t) {
+  return t.numel() == 0 ? 0.0 : t.to(torch::kFloat64).abs().max().item<double>();
+}
 
 }  // namespace
 
@@ -52,7 +61,8 @@ GoldenCase load_case(const std::filesystem::path& folder, const std::string& nam
 
 Comparison::Comparison(const GoldenCase& golden, torch::ScalarType dtype) : golden_(golden), dtype_(dtype) {
   for (const auto& [key, value] : golden.tensors)
-    if (key.rfind("grad.", 0) == 0 || key.find(".grad") != std::string::npos) largest_gradient_ = std::max(largest_gradient_, largest_magnitude(value));
+    if (key.rfind("grad.", 0) == 0 || key.find(".grad") != std::string::npos)
+      largest_gradient_ = std::max(largest_gradient_, largest_magnitude(value));
 }
 
 void Comparison::fail(const std::string& what) {
@@ -73,7 +83,8 @@ void Comparison::close(const std::string& reference, const Tensor& got, const Te
     worst_error_ = error;
     worst_name_ = reference;
   }
-  if (!(share <= 1)) fail(fmt::format("{} off by {:.3g}, allowed {:.3g}, at element {}", reference, error, tolerance, difference.argmax().item<int64_t>()));
+  if (!(share <= 1))
+    fail(fmt::format("{} off by {:.3g}, allowed {:.3g}, at element {}", reference, error, tolerance, difference.argmax().item<int64_t>()));
 }
 
 namespace {
@@ -120,14 +131,26 @@ void Comparison::value(const std::string& reference, const Tensor& got, const Te
   close(reference, got, want, relative * largest_magnitude(want));
 }
 
-void Comparison::exact(const std::string& reference, const Tensor& got, const Tensor& want) { close(reference, got, want, 0.0); }
+void Comparison::exact(const std::string& reference, const Tensor& got, const Tensor& want) {
+  close(reference, got, want, 0.0);
+}
 
-void Comparison::output(const std::string& reference, const Tensor& got) { output(reference, got, golden_.at(reference)); }
-void Comparison::gradient(const std::string& reference, const Tensor& got) { gradient(reference, got, golden_.at(reference)); }
-void Comparison::value(const std::string& reference, const Tensor& got) { value(reference, got, golden_.at(reference)); }
-void Comparison::exact(const std::string& reference, const Tensor& got) { exact(reference, got, golden_.at(reference)); }
+void Comparison::output(const std::string& reference, const Tensor& got) {
+  output(reference, got, golden_.at(reference));
+}
+void Comparison::gradient(const std::string& reference, const Tensor& got) {
+  gradient(reference, got, golden_.at(reference));
+}
+void Comparison::value(const std::string& reference, const Tensor& got) {
+  value(reference, got, golden_.at(reference));
+}
+void Comparison::exact(const std::string& reference, const Tensor& got) {
+  exact(reference, got, golden_.at(reference));
+}
 
-Tensor weighted_sum(const Tensor& out, const Tensor& weights) { return (out.to(torch::kFloat64) * weights.to(torch::kFloat64)).sum(); }
+Tensor weighted_sum(const Tensor& out, const Tensor& weights) {
+  return (out.to(torch::kFloat64) * weights.to(torch::kFloat64)).sum();
+}
 
 Unpadded unpad(int64_t batch, int64_t length, const Tensor& padding) {
   Unpadded result;
@@ -149,7 +172,11 @@ Unpadded unpad(int64_t batch, int64_t length, const Tensor& padding) {
   return result;
 }
 
-Tensor pack_time_first(const Tensor& padded, const Unpadded& where) { return padded.flatten(0, 1).index_select(0, where.time_first); }
-Tensor pack_batch_first(const Tensor& padded, const Unpadded& where) { return padded.flatten(0, 1).index_select(0, where.batch_first); }
+Tensor pack_time_first(const Tensor& padded, const Unpadded& where) {
+  return padded.flatten(0, 1).index_select(0, where.time_first);
+}
+Tensor pack_batch_first(const Tensor& padded, const Unpadded& where) {
+  return padded.flatten(0, 1).index_select(0, where.batch_first);
+}
 
 }  // namespace golden

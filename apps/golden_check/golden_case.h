@@ -60,7 +60,7 @@ class Comparison {
   bool is_double() const { return dtype_ == torch::kFloat64; }
   const std::set<std::string>& compared() const { return seen_; }
   const std::vector<std::string>& failures() const { return failures_; }
-  double worst() const { return worst_; }                 ///< largest error as a share of its tolerance
+  double worst() const { return worst_; }  ///< largest error as a share of its tolerance
   double worst_error() const { return worst_error_; }
   const std::string& worst_name() const { return worst_name_; }
 
@@ -87,10 +87,10 @@ void check_schedule(const GoldenCase& golden, Comparison& comparison);
 
 /// Where the real tokens of a padded batch lie: sequences one after another.
 struct Unpadded {
-  Tensor cu_seqlens;                 ///< (B+1)
-  std::vector<int64_t> lengths;      ///< (B)
-  Tensor batch_first;                ///< (sum T) index b * T + t
-  Tensor time_first;                 ///< (sum T) index t * B + b
+  Tensor cu_seqlens;             ///< (B+1)
+  std::vector<int64_t> lengths;  ///< (B)
+  Tensor batch_first;            ///< (sum T) index b * T + t
+  Tensor time_first;             ///< (sum T) index t * B + b
 };
 /// padding (B, T), nonzero = padding; undefined = none.
 Unpadded unpad(int64_t batch, int64_t length, const Tensor& padding);

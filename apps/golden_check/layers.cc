@@ -148,7 +148,8 @@ void check_layer(const GoldenCase& golden, Comparison& comparison) {
     comparison.gradient("grad.param." + name,
                         nn::assemble_official(parts_of(name), want.sizes(), [&](const std::string& key) { return ours.at(key).grad(); }));
   for (const auto& [name, want] : golden.with_prefix("buffer_after."))
-    comparison.value("buffer_after." + name, nn::assemble_official(parts_of(name), want.sizes(), [&](const std::string& key) { return ours.at(key); }));
+    comparison.value("buffer_after." + name,
+                     nn::assemble_official(parts_of(name), want.sizes(), [&](const std::string& key) { return ours.at(key); }));
   compare_record(golden, "layer", trace.at(0), where, length, comparison);
 }
 

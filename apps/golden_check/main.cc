@@ -58,8 +58,8 @@ void demand_all_compared(const GoldenCase& golden, Comparison& comparison) {
 }
 
 std::string describe(const Comparison& comparison) {
-  return fmt::format("{} {:.2g} ({:.1e} at {})", comparison.is_double() ? "float64" : "float32", std::max(0.0, comparison.worst()), comparison.worst_error(),
-                     comparison.worst_name());
+  return fmt::format("{} {:.2g} ({:.1e} at {})", comparison.is_double() ? "float64" : "float32", std::max(0.0, comparison.worst()),
+                     comparison.worst_error(), comparison.worst_name());
 }
 
 int check_folder(const std::filesystem::path& folder) {

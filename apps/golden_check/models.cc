@@ -35,7 +35,9 @@ std::string word(const json& config, const char* key, const char* fallback) {
   return config.contains(key) && config[key].is_string() ? config[key].get<std::string>() : fallback;
 }
 
-bool is_language_model(const json& config) { return config.contains("decoder_layers"); }
+bool is_language_model(const json& config) {
+  return config.contains("decoder_layers");
+}
 
 /// What LRA, speech and language-model configs have in common.
 void common_keys(const json& config, const std::string& norm_key, ModelConfig& model) {
@@ -128,10 +130,12 @@ void compare_gradients_and_buffers(const GoldenCase& golden, const nn::NamedTens
       comparison.fail("grad.param." + name + " has no place in the model");
       continue;
     }
-    comparison.gradient("grad.param." + name, nn::assemble_official(parts, want.sizes(), [&](const std::string& key) { return ours.at(key).grad(); }));
+    comparison.gradient("grad.param." + name,
+                        nn::assemble_official(parts, want.sizes(), [&](const std::string& key) { return ours.at(key).grad(); }));
   }
   for (const auto& [name, want] : golden.with_prefix("buffer_after."))
-    comparison.value("buffer_after." + name, nn::assemble_official(parts_of(name), want.sizes(), [&](const std::string& key) { return ours.at(key); }));
+    comparison.value("buffer_after." + name,
+                     nn::assemble_official(parts_of(name), want.sizes(), [&](const std::string& key) { return ours.at(key); }));
 }
 
 /// One padded document batch of a case as packed input. Real input is (B, T) numbers; tokens are padded with the pad symbol, or by length.
@@ -147,8 +151,7 @@ Document read_document(const GoldenCase& golden, const std::string& key, const s
   document.length = padded.size(1);
   Tensor padding;
   if (!real && golden.meta.contains("pad_idx") && golden.meta["pad_idx"].is_number()) padding = padded == golden.meta["pad_idx"].get<int64_t>();
-  if (!padding.defined() && golden.has(lengths_key))
-    padding = torch::arange(document.length).unsqueeze(0) >= golden.at(lengths_key).unsqueeze(1);
+  if (!padding.defined() && golden.has(lengths_key)) padding = torch::arange(document.length).unsqueeze(0) >= golden.at(lengths_key).unsqueeze(1);
   document.where = unpad(padded.size(0), document.length, padding);
   document.packed.cu_seqlens = document.where.cu_seqlens;
   const Tensor rows = pack_batch_first(padded, document.where);
@@ -286,7 +289,8 @@ void check_adaptive_op(const GoldenCase& golden, Comparison& comparison) {
   PhiloxStream random(0, 0);
   AdaptiveModel model;
   model.input = model.register_module("input", nn::AdaptiveInput(pad, dim, factor, dim, ends, random));
-  model.softmax = model.register_module("softmax", nn::AdaptiveSoftmax(dim, factor, ends, tied ? model.input : nn::AdaptiveInput(nullptr), tied_proj, random));
+  model.softmax =
+      model.register_module("softmax", nn::AdaptiveSoftmax(dim, factor, ends, tied ? model.input : nn::AdaptiveInput(nullptr), tied_proj, random));
   model.to(comparison.dtype());
   const auto parts_of = [&](const std::string& name) { return adaptive_parts(name, "", tied, tied_proj); };
   load_adaptive(model, golden, parts_of);
@@ -306,8 +310,8 @@ static void check_adaptive_language_model(const GoldenCase& golden, Comparison& 
   const int64_t pad = golden.meta.at("pad_idx").get<int64_t>(), vocab = model_config.vocab_size;
   PhiloxStream random(0, 0);
   AdaptiveModel model;
-  model.input = model.register_module("input", nn::AdaptiveInput(pad, model_config.d_embedding, config.value("adaptive_input_factor", 4.0), model_config.d_model,
-                                                                 cutoffs(config.at("adaptive_input_cutoff"), vocab), random));
+  model.input = model.register_module("input", nn::AdaptiveInput(pad, model_config.d_embedding, config.value("adaptive_input_factor", 4.0),
+                                                                 model_config.d_model, cutoffs(config.at("adaptive_input_cutoff"), vocab), random));
   model.encoder = model.register_module("encoder", nn::Encoder(model_config, random));
   model.softmax = model.register_module("softmax", nn::AdaptiveSoftmax(model_config.d_model, config.value("adaptive_softmax_factor", 4.0),
                                                                        cutoffs(config.at("adaptive_softmax_cutoff"), vocab),

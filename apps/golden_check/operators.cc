@@ -25,7 +25,9 @@ namespace train = seqboat::train;
 
 namespace {
 
-Tensor leaf(const Tensor& t, const Comparison& comparison) { return t.detach().to(comparison.dtype()).clone().requires_grad_(true); }
+Tensor leaf(const Tensor& t, const Comparison& comparison) {
+  return t.detach().to(comparison.dtype()).clone().requires_grad_(true);
+}
 
 nn::NamedTensors official_tensors(const GoldenCase& golden) {
   nn::NamedTensors official = golden.with_prefix("param.");
@@ -57,21 +59,23 @@ void check_module(const GoldenCase& golden, Module& module, const nn::PartsOf& p
 
 void check_norm(const GoldenCase& golden, Comparison& comparison) {
   const Tensor x = golden.at("input.x");
-  nn::Norm norm(golden.meta.at("norm_type").get<std::string>() == "syncbatchnorm" ? "batchnorm" : golden.meta.at("norm_type").get<std::string>(), x.size(2),
-                golden.meta.at("affine").get<bool>());
+  nn::Norm norm(golden.meta.at("norm_type").get<std::string>() == "syncbatchnorm" ? "batchnorm" : golden.meta.at("norm_type").get<std::string>(),
+                x.size(2), golden.meta.at("affine").get<bool>());
   // The case's names are those of the official wrapper: norm.weight, norm.scalar, ...
   const auto parts_of = [](const std::string& name) {
     auto parts = nn::official_layer_parts("norm." + name, false);
     for (auto& part : parts) part.ours = part.ours.substr(std::string("norm.").size());
     return parts;
   };
-  check_module(golden, norm, parts_of, [&](const Tensor& in) { return norm(in.flatten(0, 1)).reshape(in.sizes()); }, comparison);
+  check_module(
+      golden, norm, parts_of, [&](const Tensor& in) { return norm(in.flatten(0, 1)).reshape(in.sizes()); }, comparison);
 }
 
 void check_feed_forward(const GoldenCase& golden, Comparison& comparison) {
   const Tensor x = golden.at("input.x");
   PhiloxStream random(0, 0);
-  const std::string kind = golden.meta.contains("norm_type") ? golden.meta["norm_type"].get<std::string>() : golden.meta.at("norm").get<std::string>();
+  const std::string kind =
+      golden.meta.contains("norm_type") ? golden.meta["norm_type"].get<std::string>() : golden.meta.at("norm").get<std::string>();
   nn::FeedForward ffn(x.size(2), golden.meta.at("ffn_hidden").get<int64_t>(), kind == "syncbatchnorm" ? "batchnorm" : kind,
                       golden.meta.at("prenorm").get<bool>(), golden.meta.value("affine", golden.meta.value("norm_affine", true)), 0.0, false, random);
   const auto parts_of = [](const std::string& name) {
@@ -209,7 +213,8 @@ void check_real_embedding(const GoldenCase& golden, Comparison& comparison) {
   embedding->to(comparison.dtype());
   positions->to(comparison.dtype());
   nn::NamedTensors first, second;
-  for (const auto& [name, value] : official_tensors(golden)) (name.rfind("pos_emb.", 0) == 0 ? second : first)[name.substr(name.find('.') + 1)] = value;
+  for (const auto& [name, value] : official_tensors(golden))
+    (name.rfind("pos_emb.", 0) == 0 ? second : first)[name.substr(name.find('.') + 1)] = value;
   const auto same = [](const std::string& name) { return std::vector<nn::OfficialPart>{{name}}; };
   nn::load_official(*embedding, first, same);
   if (positions_too) nn::load_official(*positions, second, same);
@@ -305,14 +310,18 @@ void check_optimizer(const GoldenCase& golden, Comparison& comparison) {
     for (const auto& value : golden.meta["f32_vs_f64"]) figure = std::max(figure, value.get<double>());
   const auto compare = [&](const std::string& reference, const Tensor& got, const Tensor& want) {
     const double largest = want.numel() > 0 ? want.abs().max().item<double>() : 0;
-    comparison.close(reference, got, want, comparison.is_double() ? 1e-9 * largest : figure >= 0 ? std::max(10 * figure, 1e-6 * largest) : 1e-5 * largest);
+    comparison.close(reference, got, want,
+                     comparison.is_double() ? 1e-9 * largest
+                     : figure >= 0          ? std::max(10 * figure, 1e-6 * largest)
+                                            : 1e-5 * largest);
   };
   const int64_t steps = golden.meta.at("steps").get<int64_t>();
   std::vector<double> norms, rates;
   for (int64_t step = 0; step < steps; ++step) {
     for (auto& parameter : parameters)
       parameter.tensor.mutable_grad() = golden.at("grad.step" + std::to_string(step) + "." + parameter.name).to(comparison.dtype()).clone();
-    norms.push_back(train::scale_and_clip_gradients(parameters, 1.0 / golden.meta.at("sample_size").get<double>(), number_or(golden.meta, "clip_norm", 0)));
+    norms.push_back(
+        train::scale_and_clip_gradients(parameters, 1.0 / golden.meta.at("sample_size").get<double>(), number_or(golden.meta, "clip_norm", 0)));
     rates.push_back(schedule.value(step));
     optimizer->step(rates.back());
     for (const auto& parameter : parameters) {

@@ -33,7 +33,8 @@ void compare_record(const GoldenCase& golden, const std::string& module, const s
     const int64_t width = stored.size(-1), buffer = stored.size(-2);
     const Tensor rows = stored.reshape({batch, buffer, width});
     bool compressed = buffer != length;
-    if (golden.meta.contains("router") && golden.meta["router"].contains(module)) compressed = golden.meta["router"][module].value("compressed", compressed);
+    if (golden.meta.contains("router") && golden.meta["router"].contains(module))
+      compressed = golden.meta["router"][module].value("compressed", compressed);
     std::vector<int64_t> index;
     for (int64_t b = 0; b < batch; ++b)
       for (int64_t i = 0; i < counts[static_cast<size_t>(b)]; ++i)

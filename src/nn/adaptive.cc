@@ -9,7 +9,8 @@ namespace seqboat::nn {
 
 using torch::Tensor;
 
-AdaptiveInputImpl::AdaptiveInputImpl(int64_t pad, int64_t d_input, double factor, int64_t d_model, const std::vector<int64_t>& cutoff, PhiloxStream& random)
+AdaptiveInputImpl::AdaptiveInputImpl(int64_t pad, int64_t d_input, double factor, int64_t d_model, const std::vector<int64_t>& cutoff,
+                                     PhiloxStream& random)
     : pad_(pad), cutoff_(cutoff) {
   for (size_t i = 0; i < cutoff.size(); ++i) {
     const int64_t size = cutoff[i] - (i > 0 ? cutoff[i - 1] : 0);

@@ -39,7 +39,8 @@ Tensor ClassifierImpl::forward(Tensor features, const RandomKey& random) {
   const Tensor one_each = torch::arange(features.size(0) + 1, torch::kInt64);
   const PackedLayout layout = is_training() && dropout_ > 0 ? PackedLayout::make(one_each, random) : PackedLayout{};
   for (size_t i = 0; i < hidden.size(); ++i)
-    features = ops::activation(dropout(hidden[i](features), dropout_, is_training(), random, layout, static_cast<int64_t>(i), kDropoutClassifier), "gelu");
+    features =
+        ops::activation(dropout(hidden[i](features), dropout_, is_training(), random, layout, static_cast<int64_t>(i), kDropoutClassifier), "gelu");
   return out(features);
 }
 

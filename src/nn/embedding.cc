@@ -16,7 +16,9 @@ TokenEmbeddingImpl::TokenEmbeddingImpl(int64_t vocab, int64_t dim, bool zero_pad
   if (zero_pad_row && vocab > kPadToken) weight[kPadToken].zero_();
 }
 
-Tensor TokenEmbeddingImpl::forward(const Tensor& tokens) { return ops::embedding(weight, tokens); }
+Tensor TokenEmbeddingImpl::forward(const Tensor& tokens) {
+  return ops::embedding(weight, tokens);
+}
 
 RealEmbeddingImpl::RealEmbeddingImpl(int64_t channels, int64_t dim, PhiloxStream& random) {
   weight = register_parameter("weight", torch::empty({dim, channels}));
@@ -25,12 +27,15 @@ RealEmbeddingImpl::RealEmbeddingImpl(int64_t channels, int64_t dim, PhiloxStream
   fill_normal(bias, 0.1, random);
 }
 
-Tensor RealEmbeddingImpl::forward(const Tensor& values) { return ops::linear(values, weight, bias); }
+Tensor RealEmbeddingImpl::forward(const Tensor& values) {
+  return ops::linear(values, weight, bias);
+}
 
 SinusoidalPositionsImpl::SinusoidalPositionsImpl(int64_t dim) {
   TORCH_CHECK(dim % 2 == 0, "seqboat::nn::SinusoidalPositions: the width must be even, got ", dim);
   scale = register_parameter("scale", torch::full({1}, 1.0 / std::sqrt(static_cast<double>(dim))));
-  inv_freq = register_buffer("inv_freq", torch::pow(10000.0, -torch::arange(0, dim, 2, torch::kFloat64) / static_cast<double>(dim)).to(torch::kFloat32));
+  inv_freq =
+      register_buffer("inv_freq", torch::pow(10000.0, -torch::arange(0, dim, 2, torch::kFloat64) / static_cast<double>(dim)).to(torch::kFloat32));
 }
 
 Tensor SinusoidalPositionsImpl::forward(const Tensor& x, const Tensor& positions) {
@@ -44,7 +49,8 @@ Tensor SinusoidalPositionsImpl::forward(const Tensor& x, const Tensor& positions
     for (int64_t i = 0; i < half; ++i) {
       // As in float32 code, the angle is a product rounded to the model's precision; sine and cosine are exact for it.
       double angle = static_cast<double>(t) * freq.const_data_ptr<double>()[i];
-      if (x.scalar_type() == torch::kFloat32) angle = static_cast<double>(static_cast<float>(t) * static_cast<float>(freq.const_data_ptr<double>()[i]));
+      if (x.scalar_type() == torch::kFloat32)
+        angle = static_cast<double>(static_cast<float>(t) * static_cast<float>(freq.const_data_ptr<double>()[i]));
       row[i] = std::sin(angle);
       row[half + i] = std::cos(angle);
     }

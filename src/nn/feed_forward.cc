@@ -12,7 +12,8 @@ FeedForwardImpl::FeedForwardImpl(int64_t dim, int64_t ffn_dim, const std::string
   norm = register_module("norm", Norm(norm_kind, dim, norm_affine));
   fc1 = register_module("fc1", Linear(dim, ffn_dim));
   fc2 = register_module("fc2", Linear(ffn_dim, dim));
-  for (Linear* linear : {&fc1, &fc2}) truncated_init ? fill_truncated_normal((*linear)->weight, 0.02, random) : fill_normal((*linear)->weight, 0.02, random);
+  for (Linear* linear : {&fc1, &fc2})
+    truncated_init ? fill_truncated_normal((*linear)->weight, 0.02, random) : fill_normal((*linear)->weight, 0.02, random);
 }
 
 torch::Tensor FeedForwardImpl::forward(const torch::Tensor& x, const PackedLayout& layout, const RandomKey& random, int64_t layer) {

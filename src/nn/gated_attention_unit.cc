@@ -30,10 +30,9 @@ Tensor t5_bucket(const Tensor& distance, bool causal) {
     n = n.abs();
   }
   const int64_t exact = buckets / 2;
-  const Tensor logarithmic =
-      exact + (torch::log(n.to(torch::kFloat32) / static_cast<double>(exact)) / std::log(kMaxDistance / static_cast<double>(exact)) *
-               static_cast<double>(buckets - exact))
-                  .to(torch::kInt64);
+  const Tensor logarithmic = exact + (torch::log(n.to(torch::kFloat32) / static_cast<double>(exact)) /
+                                      std::log(kMaxDistance / static_cast<double>(exact)) * static_cast<double>(buckets - exact))
+                                         .to(torch::kInt64);
   return base + torch::where(n < exact, n, logarithmic.clamp_max(buckets - 1));
 }
 
@@ -48,8 +47,8 @@ Tensor position_bias_matrix(const Tensor& positions, const Tensor& table, const 
   return table.index({(distance + (m - 1)).clamp(0, 2 * m - 2)});
 }
 
-Tensor composite_attention(const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& positions, const Tensor& active_cu_seqlens, const Tensor& table,
-                           const AttentionOptions& options) {
+Tensor composite_attention(const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& positions, const Tensor& active_cu_seqlens,
+                           const Tensor& table, const AttentionOptions& options) {
   const int64_t batch = active_cu_seqlens.size(0) - 1;
   const int64_t* offsets = active_cu_seqlens.const_data_ptr<int64_t>();
   const bool softmax = options.function == "softmax";
@@ -97,7 +96,8 @@ GatedAttentionUnitImpl::GatedAttentionUnitImpl(int64_t dim, int64_t d_attn, int6
   fill_truncated_normal(in_proj->weight, 0.02, random);
   fill_truncated_normal(out_proj->weight, 0.02, random);
   fill_truncated_normal(qk_gamma, 0.02, random);
-  position = register_module("position", PositionBias(options.position, options.position == "local" ? 3 * options.window : options.max_positions, random));
+  position =
+      register_module("position", PositionBias(options.position, options.position == "local" ? 3 * options.window : options.max_positions, random));
 }
 
 Tensor GatedAttentionUnitImpl::forward(const Tensor& m, const Tensor& positions, const Tensor& cu_seqlens, LayerTrace* trace) {

@@ -66,8 +66,8 @@ class ClassifierModel : public Model {
     trunk_.build(config, random, [this](const char* name, auto module) { return register_module(name, module); });
     int64_t features = config.d_model;
     if (config.task == "retrieval") features *= config.nli ? 4 : 2;
-    classifier_ = register_module(
-        "classifier", Classifier(features, config.classifier_width(), config.classifier_layers, config.classes, config.dropout, random));
+    classifier_ = register_module("classifier",
+                                  Classifier(features, config.classifier_width(), config.classifier_layers, config.classes, config.dropout, random));
   }
 
   Tensor forward(const PackedSequences& src, const PackedSequences* src1, const ForwardOptions& options) override {

@@ -8,7 +8,9 @@ namespace {
 constexpr double kEps = 1e-5;
 constexpr double kMomentum = 0.1;
 
-std::optional<torch::Tensor> optional(const torch::Tensor& t) { return t.defined() ? std::optional<torch::Tensor>(t) : std::nullopt; }
+std::optional<torch::Tensor> optional(const torch::Tensor& t) {
+  return t.defined() ? std::optional<torch::Tensor>(t) : std::nullopt;
+}
 
 }  // namespace
 

@@ -9,7 +9,9 @@ using torch::Tensor;
 
 namespace {
 
-bool starts_with(const std::string& s, const std::string& prefix) { return s.rfind(prefix, 0) == 0; }
+bool starts_with(const std::string& s, const std::string& prefix) {
+  return s.rfind(prefix, 0) == 0;
+}
 
 /// "norm.weight" of "norm.norm.weight" and "norm.scalar"; the scale norm's number is our weight.
 std::vector<OfficialPart> norm_parts(const std::string& rest, const std::string& ours) {
@@ -75,14 +77,10 @@ std::vector<OfficialPart> official_model_parts(const std::string& name, bool has
   if (std::regex_match(name, match, norm))
     return norm_parts(match[2].str(), match[1].str() == "embed_norm" ? "embedding_norm" : "encoder.final_norm");
   static const std::map<std::string, std::string> simple{
-      {"sentence_projection_layer.weight", "classifier.out.weight"},
-      {"encoder.encoder.embed_tokens.embed.weight", "embedding.weight"},
-      {"encoder.encoder.embed_tokens.weight", "embedding.weight"},
-      {"encoder.encoder.embed_tokens.bias", "embedding.bias"},
-      {"encoder.encoder.pos_emb.scale", "positions.scale"},
-      {"encoder.encoder.pos_emb.inv_freq", "positions.inv_freq"},
-      {"decoder.embed_tokens.weight", "embedding.weight"},
-      {"decoder.project_in_dim.weight", "input_proj.weight"},
+      {"sentence_projection_layer.weight", "classifier.out.weight"}, {"encoder.encoder.embed_tokens.embed.weight", "embedding.weight"},
+      {"encoder.encoder.embed_tokens.weight", "embedding.weight"},   {"encoder.encoder.embed_tokens.bias", "embedding.bias"},
+      {"encoder.encoder.pos_emb.scale", "positions.scale"},          {"encoder.encoder.pos_emb.inv_freq", "positions.inv_freq"},
+      {"decoder.embed_tokens.weight", "embedding.weight"},           {"decoder.project_in_dim.weight", "input_proj.weight"},
   };
   if (const auto found = simple.find(name); found != simple.end()) return {{found->second}};
   if (name == "decoder.output_projection.weight") return {{tied_output ? "" : "output.weight"}};

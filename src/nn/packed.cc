@@ -27,11 +27,12 @@ PackedLayout PackedLayout::make(const torch::Tensor& cu_seqlens, const RandomKey
   return layout;
 }
 
-torch::Tensor dropout(const torch::Tensor& x, double p, bool training, const RandomKey& random, const PackedLayout& layout, int64_t layer, int64_t site) {
+torch::Tensor dropout(const torch::Tensor& x, double p, bool training, const RandomKey& random, const PackedLayout& layout, int64_t layer,
+                      int64_t site) {
   if (!training || p <= 0) return x;
   constexpr int64_t kSitesPerPass = 8;
-  return ops::dropout(x, p, static_cast<int64_t>(random.seed), static_cast<int64_t>(random.update), static_cast<int64_t>(random.micro_batch), layer + 1,
-                      layout.pass * kSitesPerPass + site, layout.sequence_ids, layout.positions);
+  return ops::dropout(x, p, static_cast<int64_t>(random.seed), static_cast<int64_t>(random.update), static_cast<int64_t>(random.micro_batch),
+                      layer + 1, layout.pass * kSitesPerPass + site, layout.sequence_ids, layout.positions);
 }
 
 }  // namespace seqboat::nn

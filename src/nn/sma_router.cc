@@ -16,7 +16,8 @@ SmaRouterImpl::SmaRouterImpl(int64_t dim, double temperature_init, double act_bi
 
 SmaRouterImpl::Decision SmaRouterImpl::forward(const torch::Tensor& m, const torch::Tensor& forced) {
   const torch::Tensor logits = proj(m);
-  auto [active, p, probability] = ops::router(logits, log_temperature, act_bias_, forced.defined() ? std::optional<torch::Tensor>(forced) : std::nullopt);
+  auto [active, p, probability] =
+      ops::router(logits, log_temperature, act_bias_, forced.defined() ? std::optional<torch::Tensor>(forced) : std::nullopt);
   return {active, p, probability, logits};
 }
 

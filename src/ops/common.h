@@ -56,7 +56,9 @@ const T* data_or_null(const std::optional<at::Tensor>& t) {
   return t.has_value() && t->defined() ? t->const_data_ptr<T>() : nullptr;
 }
 
-inline bool present(const std::optional<at::Tensor>& t) { return t.has_value() && t->defined(); }
+inline bool present(const std::optional<at::Tensor>& t) {
+  return t.has_value() && t->defined();
+}
 
 inline std::optional<at::Tensor> contiguous(const std::optional<at::Tensor>& t) {
   if (!present(t)) return std::nullopt;
@@ -78,14 +80,15 @@ inline void check_same_dtype(const char* op, const char* name, const at::Tensor&
 
 /// Offsets of packed sequences: (B+1) int64, from 0 to `tokens`, non-decreasing.
 inline void check_offsets(const char* op, const at::Tensor& cu_seqlens, int64_t tokens) {
-  TORCH_CHECK(cu_seqlens.dim() == 1 && cu_seqlens.scalar_type() == at::kLong && cu_seqlens.size(0) >= 1 && cu_seqlens.is_contiguous(), "seqboat::", op,
-              ": cu_seqlens must be a contiguous (B+1) int64 tensor, got ", cu_seqlens.scalar_type(), " ", cu_seqlens.sizes());
+  TORCH_CHECK(cu_seqlens.dim() == 1 && cu_seqlens.scalar_type() == at::kLong && cu_seqlens.size(0) >= 1 && cu_seqlens.is_contiguous(),
+              "seqboat::", op, ": cu_seqlens must be a contiguous (B+1) int64 tensor, got ", cu_seqlens.scalar_type(), " ", cu_seqlens.sizes());
   const int64_t* offsets = cu_seqlens.const_data_ptr<int64_t>();
   const int64_t batch = cu_seqlens.size(0) - 1;
   TORCH_CHECK(offsets[0] == 0 && offsets[batch] == tokens, "seqboat::", op, ": cu_seqlens must go from 0 to ", tokens, ", got ", offsets[0], " to ",
               offsets[batch]);
   for (int64_t b = 0; b < batch; ++b)
-    TORCH_CHECK(offsets[b] <= offsets[b + 1], "seqboat::", op, ": cu_seqlens must not decrease, got ", offsets[b], " then ", offsets[b + 1], " at ", b);
+    TORCH_CHECK(offsets[b] <= offsets[b + 1], "seqboat::", op, ": cu_seqlens must not decrease, got ", offsets[b], " then ", offsets[b + 1], " at ",
+                b);
 }
 
 }  // namespace seqboat::ops

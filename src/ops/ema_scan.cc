@@ -4,8 +4,9 @@
 
 namespace seqboat::ops {
 
-std::tuple<Tensor, Tensor> ema_scan(const Tensor& x, const Tensor& cu_seqlens, const Tensor& q, const Tensor& c, const Tensor& omega, int64_t truncation,
-                                    bool bidirectional, const std::optional<Tensor>& state, const std::optional<Tensor>& history) {
+std::tuple<Tensor, Tensor> ema_scan(const Tensor& x, const Tensor& cu_seqlens, const Tensor& q, const Tensor& c, const Tensor& omega,
+                                    int64_t truncation, bool bidirectional, const std::optional<Tensor>& state,
+                                    const std::optional<Tensor>& history) {
   return SEQBOAT_OP("ema_scan", std::tuple<Tensor, Tensor>(const Tensor&, const Tensor&, const Tensor&, const Tensor&, const Tensor&, int64_t, bool,
                                                            const std::optional<Tensor>&, const std::optional<Tensor>&))
       .call(x, cu_seqlens, q, c, omega, truncation, bidirectional, state, history);
@@ -15,17 +16,22 @@ namespace {
 
 std::tuple<Tensor, Tensor> ema_scan_meta(const Tensor& x, const Tensor& cu_seqlens, const Tensor& q, const Tensor&, const Tensor&, int64_t,
                                          bool bidirectional, const std::optional<Tensor>&, const std::optional<Tensor>&) {
-  Tensor state = bidirectional ? at::empty({0}, x.options()) : at::empty_symint({cu_seqlens.sym_size(0) - 1, x.sym_size(1), q.sym_size(1)}, x.options());
+  Tensor state =
+      bidirectional ? at::empty({0}, x.options()) : at::empty_symint({cu_seqlens.sym_size(0) - 1, x.sym_size(1), q.sym_size(1)}, x.options());
   return {at::empty_like(x), state};
 }
 
 std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> ema_scan_backward_meta(const Tensor&, const std::optional<Tensor>&, const Tensor& x,
-                                                                                  const Tensor&, const Tensor& q, const Tensor& c, const Tensor& omega,
-                                                                                  int64_t, bool, const std::optional<Tensor>& state,
+                                                                                  const Tensor&, const Tensor& q, const Tensor& c,
+                                                                                  const Tensor& omega, int64_t, bool,
+                                                                                  const std::optional<Tensor>& state,
                                                                                   const std::optional<Tensor>& history) {
-  return {at::empty_like(x),     at::empty_like(q),
-          at::empty_like(c),     at::empty_like(omega),
-          present(state) ? at::empty_like(*state) : Tensor(), present(history) ? at::empty_like(*history) : Tensor()};
+  return {at::empty_like(x),
+          at::empty_like(q),
+          at::empty_like(c),
+          at::empty_like(omega),
+          present(state) ? at::empty_like(*state) : Tensor(),
+          present(history) ? at::empty_like(*history) : Tensor()};
 }
 
 }  // namespace

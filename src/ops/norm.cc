@@ -7,9 +7,9 @@ namespace seqboat::ops {
 using OptionalTensor = std::optional<Tensor>;
 
 Tensor row_norm(const Tensor& x, const OptionalTensor& weight, const OptionalTensor& bias, const std::string& kind, double eps) {
-  return std::get<0>(
-      SEQBOAT_OP("row_norm", std::tuple<Tensor, Tensor, Tensor>(const Tensor&, const OptionalTensor&, const OptionalTensor&, c10::string_view, double))
-          .call(x, weight, bias, kind, eps));
+  return std::get<0>(SEQBOAT_OP("row_norm", std::tuple<Tensor, Tensor, Tensor>(const Tensor&, const OptionalTensor&, const OptionalTensor&,
+                                                                               c10::string_view, double))
+                         .call(x, weight, bias, kind, eps));
 }
 
 std::tuple<Tensor, Tensor> batch_norm_stats(const Tensor& x) {
@@ -28,7 +28,8 @@ TORCH_LIBRARY_FRAGMENT(seqboat, m) {
   m.def("batch_norm_stats(Tensor x) -> (Tensor, Tensor)");
   m.def("batch_norm(Tensor x, Tensor? weight, Tensor? bias, Tensor mean, Tensor var, bool batch_stats, float eps) -> Tensor");
   m.def(
-      "_batch_norm_backward(Tensor grad_y, Tensor x, Tensor? weight, Tensor mean, Tensor var, bool batch_stats, float eps, bool has_bias) -> (Tensor, "
+      "_batch_norm_backward(Tensor grad_y, Tensor x, Tensor? weight, Tensor mean, Tensor var, bool batch_stats, float eps, bool has_bias) -> "
+      "(Tensor, "
       "Tensor, Tensor)");
 }
 
@@ -38,17 +39,15 @@ TORCH_LIBRARY_IMPL(seqboat, Meta, m) {
     return std::make_tuple(at::empty_like(x), kind == "layernorm" ? at::empty_symint({rows}, x.options()) : at::empty({0}, x.options()),
                            at::empty_symint({rows}, x.options()));
   });
-  m.impl("_row_norm_backward",
-         [](const Tensor&, const Tensor& x, const OptionalTensor& weight, const Tensor&, const Tensor&, c10::string_view, bool has_bias) {
-           return std::make_tuple(at::empty_like(x), present(weight) ? at::empty_like(*weight) : Tensor(),
-                                  has_bias ? at::empty_like(*weight) : Tensor());
-         });
+  m.impl("_row_norm_backward", [](const Tensor&, const Tensor& x, const OptionalTensor& weight, const Tensor&, const Tensor&, c10::string_view,
+                                  bool has_bias) {
+    return std::make_tuple(at::empty_like(x), present(weight) ? at::empty_like(*weight) : Tensor(), has_bias ? at::empty_like(*weight) : Tensor());
+  });
   m.impl("batch_norm_stats", [](const Tensor& x) {
     return std::make_tuple(at::empty_symint({x.sym_size(1)}, x.options()), at::empty_symint({x.sym_size(1)}, x.options()));
   });
-  m.impl("batch_norm", [](const Tensor& x, const OptionalTensor&, const OptionalTensor&, const Tensor&, const Tensor&, bool, double) {
-    return at::empty_like(x);
-  });
+  m.impl("batch_norm",
+         [](const Tensor& x, const OptionalTensor&, const OptionalTensor&, const Tensor&, const Tensor&, bool, double) { return at::empty_like(x); });
   m.impl("_batch_norm_backward",
          [](const Tensor&, const Tensor& x, const OptionalTensor& weight, const Tensor&, const Tensor&, bool, double, bool has_bias) {
            return std::make_tuple(at::empty_like(x), present(weight) ? at::empty_like(*weight) : Tensor(),

@@ -8,9 +8,9 @@ Tensor rotary(const Tensor& x, const Tensor& positions, bool inverse) {
   return SEQBOAT_OP("rotary", Tensor(const Tensor&, const Tensor&, bool)).call(x, positions, inverse);
 }
 
-std::tuple<Tensor, Tensor> window_attention(const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& positions, const Tensor& active_cu_seqlens,
-                                            const std::optional<Tensor>& bias_table, const std::string& bias, int64_t window, bool causal,
-                                            const std::string& function) {
+std::tuple<Tensor, Tensor> window_attention(const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& positions,
+                                            const Tensor& active_cu_seqlens, const std::optional<Tensor>& bias_table, const std::string& bias,
+                                            int64_t window, bool causal, const std::string& function) {
   return SEQBOAT_OP("window_attention", std::tuple<Tensor, Tensor>(const Tensor&, const Tensor&, const Tensor&, const Tensor&, const Tensor&,
                                                                    const std::optional<Tensor>&, c10::string_view, int64_t, bool, c10::string_view))
       .call(q, k, v, positions, active_cu_seqlens, bias_table, bias, window, causal, function);
@@ -32,11 +32,11 @@ TORCH_LIBRARY_IMPL(seqboat, Meta, m) {
                                 c10::string_view, int64_t, bool, c10::string_view function) {
     return std::make_tuple(at::empty_like(v), function == "softmax" ? at::empty_symint({q.sym_size(0)}, q.options()) : at::empty({0}, q.options()));
   });
-  m.impl("_window_attention_backward",
-         [](const Tensor&, const Tensor& q, const Tensor& k, const Tensor& v, const Tensor&, const Tensor&, const std::optional<Tensor>& bias_table,
-            c10::string_view, int64_t, bool, c10::string_view, const Tensor&, const Tensor&) {
-           return std::make_tuple(at::empty_like(q), at::empty_like(k), at::empty_like(v), present(bias_table) ? at::empty_like(*bias_table) : Tensor());
-         });
+  m.impl("_window_attention_backward", [](const Tensor&, const Tensor& q, const Tensor& k, const Tensor& v, const Tensor&, const Tensor&,
+                                          const std::optional<Tensor>& bias_table, c10::string_view, int64_t, bool, c10::string_view, const Tensor&,
+                                          const Tensor&) {
+    return std::make_tuple(at::empty_like(q), at::empty_like(k), at::empty_like(v), present(bias_table) ? at::empty_like(*bias_table) : Tensor());
+  });
 }
 
 }  // namespace seqboat::ops

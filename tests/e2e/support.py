@@ -56,6 +56,8 @@ def write_model(folder, **changes):
 class CliTest(unittest.TestCase):
     """A test case with a scratch folder and a way to run the program."""
 
+    timeout = 300  # seconds a command may take
+
     def setUp(self):
         self.dir = pathlib.Path(tempfile.mkdtemp(prefix="seqboat-e2e-"))
         self.addCleanup(self.remove_dir)
@@ -70,7 +72,7 @@ class CliTest(unittest.TestCase):
         environment = {k: v for k, v in os.environ.items() if k not in ("NO_COLOR", "SEQBOAT_RECIPES")}
         environment["XDG_CACHE_HOME"] = str(self.dir / "cache")
         environment.update(env or {})
-        return subprocess.run([BINARY, *map(str, arguments)], capture_output=True, text=True, env=environment, timeout=300, **options)
+        return subprocess.run([BINARY, *map(str, arguments)], capture_output=True, text=True, env=environment, timeout=self.timeout, **options)
 
     def expect(self, code, *arguments, parts=(), **options):
         """Runs, compares the exit code; on failure demands one line on stderr that holds the parts, and nothing on stdout."""

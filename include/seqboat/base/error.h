@@ -10,14 +10,14 @@ namespace seqboat {
 
 /// What kind of thing went wrong. The program turns each into its exit code (docs/CLI.md); libraries only throw.
 enum class ErrorKind {
-  kFailed,       ///< failed while running                                  exit 1
-  kUsage,        ///< wrong usage, unknown recipe                           exit 2
-  kConfig,       ///< invalid recipe or config                              exit 3
-  kData,         ///< bad data, an empty file too                           exit 4
-  kModel,        ///< model, checkpoint or state that does not fit          exit 5
-  kDiverged,     ///< non-finite loss                                       exit 6
-  kResource,     ///< out of memory or disk                                 exit 7
-  kNetwork,      ///< network                                               exit 8
+  kFailed,    ///< failed while running                                  exit 1
+  kUsage,     ///< wrong usage, unknown recipe                           exit 2
+  kConfig,    ///< invalid recipe or config                              exit 3
+  kData,      ///< bad data, an empty file too                           exit 4
+  kModel,     ///< model, checkpoint or state that does not fit          exit 5
+  kDiverged,  ///< non-finite loss                                       exit 6
+  kResource,  ///< out of memory or disk                                 exit 7
+  kNetwork,   ///< network                                               exit 8
 };
 
 /// The exit code of the program for each kind.
@@ -50,8 +50,8 @@ template <class... Args>
 #ifdef NDEBUG
 #define SEQBOAT_DCHECK(condition) static_cast<void>(0)
 #else
-#define SEQBOAT_DCHECK(condition)                                                                                   \
-  do {                                                                                                              \
+#define SEQBOAT_DCHECK(condition)                                                                                                \
+  do {                                                                                                                           \
     if (!(condition)) ::seqboat::fail(::seqboat::ErrorKind::kFailed, "{}:{}: {} does not hold", __FILE__, __LINE__, #condition); \
   } while (false)
 #endif

@@ -14,9 +14,9 @@ class PhiloxStream {
   PhiloxStream(uint64_t seed, uint64_t stream) noexcept;
   uint32_t next_u32() noexcept;
   uint64_t next_u64() noexcept;
-  double next_uniform() noexcept;                    ///< [0, 1), 53 bits
-  uint64_t next_below(uint64_t bound) noexcept;      ///< [0, bound), without bias
-  double next_normal() noexcept;                     ///< standard normal by inverse distribution function (accurate to 1e-9)
+  double next_uniform() noexcept;                ///< [0, 1), 53 bits
+  uint64_t next_below(uint64_t bound) noexcept;  ///< [0, bound), without bias
+  double next_normal() noexcept;                 ///< standard normal by inverse distribution function (accurate to 1e-9)
 
  private:
   std::array<uint32_t, 2> key_;

@@ -18,7 +18,8 @@ void fill_active_index(int64_t batch, const int64_t* cu_seqlens, const uint8_t* 
 
 /// out[i] = x[active_index[i]] for i in [begin, end): the gather. x (sum T, D), out (K, D), row strides in elements. Exact copies.
 template <class T>
-void compress_rows(int64_t begin, int64_t end, int64_t dim, const int64_t* active_index, const T* x, int64_t x_stride, T* out, int64_t out_stride) noexcept;
+void compress_rows(int64_t begin, int64_t end, int64_t dim, const int64_t* active_index, const T* x, int64_t x_stride, T* out,
+                   int64_t out_stride) noexcept;
 
 /// out[t] = active[t] ? h[number of t among the active] : 0 for t in [begin, end): the scatter, adjoint of compress_rows.
 /// h (K, D); first_active: number of active tokens before `begin`. Every row of [begin, end) is written.

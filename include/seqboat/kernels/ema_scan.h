@@ -42,7 +42,8 @@ void ema_scan_fwd(const EmaScanShape& shape, const EmaScanRange& range, const T*
 
 /// Gradient of the parameters, one sweep in scan direction that carries s and e = ds/dq and stores nothing else:
 ///
-///   e[t] = q e[t-1] + s[t-1] - L q^(L-1) x[t-L],   dc[b,d,n] = sum_t dy[t,d] s[t,d,n],   dq[b,d,n] = c[d,n] sum_t dy[t,d] e[t,d,n] + dstate_out . e[T-1]
+///   e[t] = q e[t-1] + s[t-1] - L q^(L-1) x[t-L],   dc[b,d,n] = sum_t dy[t,d] s[t,d,n],   dq[b,d,n] = c[d,n] sum_t dy[t,d] e[t,d,n] + dstate_out .
+///   e[T-1]
 ///
 /// domega[b,d] = sum_t dy[t,d] x[t,d]. Partial results per sequence: dq, dc (B, D, N), domega (B, D) or nullptr; written, not added to;
 /// the caller adds them in order of b. state_in is a constant here (its own gradient is in ema_scan_bwd_input).

@@ -28,7 +28,8 @@ void batch_norm_stats(int64_t rows, int64_t dim, int64_t channel_begin, int64_t 
 
 /// y = (x - mean) * rstd * weight + bias for rows [row_begin, row_end); weight, bias (D) or nullptr; rstd (D).
 template <class T>
-void batch_norm_apply(int64_t row_begin, int64_t row_end, int64_t dim, const T* x, const T* mean, const T* rstd, const T* weight, const T* bias, T* y) noexcept;
+void batch_norm_apply(int64_t row_begin, int64_t row_end, int64_t dim, const T* x, const T* mean, const T* rstd, const T* weight, const T* bias,
+                      T* y) noexcept;
 
 /// Column sums for the backward, channels [channel_begin, channel_end): dbias = sum dy, dweight = sum dy (x - mean) rstd (both (D), written).
 template <class T>
@@ -38,7 +39,7 @@ void batch_norm_bwd_sums(int64_t rows, int64_t dim, int64_t channel_begin, int64
 /// Rows [row_begin, row_end) of dx. Training statistics (use_batch_stats): dx = weight rstd (dy - sum_dy/rows - xhat sum_dy_xhat/rows);
 /// running statistics: dx = weight rstd dy.
 template <class T>
-void batch_norm_bwd_input(int64_t rows, int64_t row_begin, int64_t row_end, int64_t dim, bool use_batch_stats, const T* x, const T* mean, const T* rstd,
-                          const T* weight, const T* sum_dy_xhat, const T* sum_dy, const T* dy, T* dx) noexcept;
+void batch_norm_bwd_input(int64_t rows, int64_t row_begin, int64_t row_end, int64_t dim, bool use_batch_stats, const T* x, const T* mean,
+                          const T* rstd, const T* weight, const T* sum_dy_xhat, const T* sum_dy, const T* dy, T* dx) noexcept;
 
 }  // namespace seqboat::kernels

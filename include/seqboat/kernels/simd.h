@@ -5,7 +5,8 @@
 
 namespace seqboat::kernels {
 
-/// Name of the SIMD target that kernels run on now: the best that this CPU and this build have, or the forced one. Lower case: "avx2", "avx3", "sse4", ...
+/// Name of the SIMD target that kernels run on now: the best that this CPU and this build have, or the forced one. Lower case: "avx2", "avx3",
+/// "sse4", ...
 std::string simd_target();
 
 /// Every target that this CPU and this build can run, best first.

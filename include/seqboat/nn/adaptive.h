@@ -26,8 +26,8 @@ class AdaptiveInputImpl : public torch::nn::Module {
 TORCH_MODULE(AdaptiveInput);
 
 /// Adaptive softmax: a head over the first band's words and one logit a tail cluster, tails of width D / factor^(i+1). Composite path.
-/// tied: word matrices are those of the adaptive input (head words: band 0, through its projection's own matrix head_word_proj if its width is not D);
-/// tied_proj: tail projections are the transposed input projections. What is not tied is Xavier-uniform.
+/// tied: word matrices are those of the adaptive input (head words: band 0, through its projection's own matrix head_word_proj if its width is not
+/// D); tied_proj: tail projections are the transposed input projections. What is not tied is Xavier-uniform.
 class AdaptiveSoftmaxImpl : public torch::nn::Module {
  public:
   AdaptiveSoftmaxImpl(int64_t d_model, double factor, const std::vector<int64_t>& cutoff, AdaptiveInput tied, bool tied_proj, PhiloxStream& random);

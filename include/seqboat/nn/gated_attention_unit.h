@@ -50,7 +50,8 @@ class GatedAttentionUnitImpl : public torch::nn::Module {
  public:
   GatedAttentionUnitImpl(int64_t dim, int64_t d_attn, int64_t d_hidden, const AttentionOptions& options, PhiloxStream& random);
 
-  /// m (K, D) packed active tokens, positions (K) original time, cu_seqlens (B+1) of the active tokens -> (K, D). trace: q, k, v and attention are recorded.
+  /// m (K, D) packed active tokens, positions (K) original time, cu_seqlens (B+1) of the active tokens -> (K, D). trace: q, k, v and attention are
+  /// recorded.
   torch::Tensor forward(const torch::Tensor& m, const torch::Tensor& positions, const torch::Tensor& cu_seqlens, LayerTrace* trace = nullptr);
 
   /// Sends the attention through composite_attention: the reference of the fused path.

@@ -44,6 +44,7 @@ NamedTensors named_tensors(const torch::nn::Module& module);
 void load_official(torch::nn::Module& module, const NamedTensors& official, const PartsOf& parts_of);
 
 /// The tensor of ours that stands for an official one, in the official shape: parts put together again. `ours` is looked up by `get`.
-torch::Tensor assemble_official(const std::vector<OfficialPart>& parts, at::IntArrayRef shape, const std::function<torch::Tensor(const std::string&)>& get);
+torch::Tensor assemble_official(const std::vector<OfficialPart>& parts, at::IntArrayRef shape,
+                                const std::function<torch::Tensor(const std::string&)>& get);
 
 }  // namespace seqboat::nn

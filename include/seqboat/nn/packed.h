@@ -52,6 +52,7 @@ struct PackedLayout {
 };
 
 /// Dropout with the keys of `random`; the identity unless training and p > 0. layer < 0: outside the layers.
-torch::Tensor dropout(const torch::Tensor& x, double p, bool training, const RandomKey& random, const PackedLayout& layout, int64_t layer, int64_t site);
+torch::Tensor dropout(const torch::Tensor& x, double p, bool training, const RandomKey& random, const PackedLayout& layout, int64_t layer,
+                      int64_t site);
 
 }  // namespace seqboat::nn

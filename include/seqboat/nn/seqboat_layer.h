@@ -15,17 +15,17 @@
 namespace seqboat::nn {
 
 struct SeqBoatLayerOptions {
-  int64_t d_model = 0;                ///< D
-  int64_t d_attn = 0;                 ///< Z
-  int64_t d_hidden = 0;               ///< H
-  int64_t d_state = 16;               ///< N
-  int64_t truncation = 0;             ///< EMA kernel length; 0 = none
-  bool causal = false;                ///< causal EMA and attention
-  AttentionOptions attention;         ///< its `causal` is set from the layer's
+  int64_t d_model = 0;         ///< D
+  int64_t d_attn = 0;          ///< Z
+  int64_t d_hidden = 0;        ///< H
+  int64_t d_state = 16;        ///< N
+  int64_t truncation = 0;      ///< EMA kernel length; 0 = none
+  bool causal = false;         ///< causal EMA and attention
+  AttentionOptions attention;  ///< its `causal` is set from the layer's
   std::string norm = "layernorm";
   bool norm_affine = true;
   bool prenorm = true;
-  bool use_router = true;             ///< false: every token is activated with confidence 1 (seqboat-full)
+  bool use_router = true;  ///< false: every token is activated with confidence 1 (seqboat-full)
   double temperature_init = 0.3;
   double act_bias = 0.0;
   double dropout = 0.0;

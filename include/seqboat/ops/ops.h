@@ -23,8 +23,8 @@ Tensor activation(const Tensor& x, const std::string& function);
 /// Multi-head EMA (kernels/ema_scan.h). x (M, D), cu_seqlens (B+1), q and c (D, N), or (2D, N) when bidirectional (second half: reversed time),
 /// omega (D). truncation 0 = none. state (B, D, N) and history (B, truncation, D): causal only, from an earlier chunk.
 /// Returns y (M, D) and the final state (B, D, N) (empty when bidirectional).
-std::tuple<Tensor, Tensor> ema_scan(const Tensor& x, const Tensor& cu_seqlens, const Tensor& q, const Tensor& c, const Tensor& omega, int64_t truncation,
-                                    bool bidirectional, const std::optional<Tensor>& state, const std::optional<Tensor>& history);
+std::tuple<Tensor, Tensor> ema_scan(const Tensor& x, const Tensor& cu_seqlens, const Tensor& q, const Tensor& c, const Tensor& omega,
+                                    int64_t truncation, bool bidirectional, const std::optional<Tensor>& state, const std::optional<Tensor>& history);
 
 /// Tempered softmax router (kernels/router.h). logits (M, 2), log_temperature (1), forced (M) uint8 or none.
 /// Returns active (M) uint8, p (M) = confidence of active tokens, else 0, and probability (M) = P(active) of every token (not differentiable).
@@ -44,9 +44,9 @@ Tensor rotary(const Tensor& x, const Tensor& positions, bool inverse = false);
 
 /// Window attention (kernels/window_attention.h). function softmax | relu2 | laplace; bias none | simple | local with bias_table (2M-1).
 /// window < 0 = full. Returns out (K, H) and lse (K; empty but for softmax; not differentiable).
-std::tuple<Tensor, Tensor> window_attention(const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& positions, const Tensor& active_cu_seqlens,
-                                            const std::optional<Tensor>& bias_table, const std::string& bias, int64_t window, bool causal,
-                                            const std::string& function);
+std::tuple<Tensor, Tensor> window_attention(const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& positions,
+                                            const Tensor& active_cu_seqlens, const std::optional<Tensor>& bias_table, const std::string& bias,
+                                            int64_t window, bool causal, const std::string& function);
 
 /// Norm of each row: kind layernorm | scalenorm | rmsnorm (kernels/norm.h); weight (D) or (1), bias (D), or none.
 Tensor row_norm(const Tensor& x, const std::optional<Tensor>& weight, const std::optional<Tensor>& bias, const std::string& kind, double eps);

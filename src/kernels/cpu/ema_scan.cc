@@ -334,11 +334,11 @@ void run_sweep(const SweepArgs<T>& args) {
         const int64_t state_at = (b * dim + group) * n_state;
         transpose_in(d, args.state_in == nullptr ? nullptr : args.state_in + state_at, n_state, channels, n_begin, n_count, state);
         const int64_t first_row = args.from_end ? row_begin + seq_len - 1 : row_begin;
-        const T* in = args.in + first_row * dim + group;
+        const T* in = seq_len > 0 ? args.in + first_row * dim + group : nullptr;
         // Of the history's gradient only its L rows are kept: the steps before them compute into the staging block.
         const int64_t border = kSweep == Sweep::kHistory ? std::max<int64_t>(0, seq_len - truncation) : truncation;
         T* out = nullptr;
-        if (args.out != nullptr) out = args.out + (kSweep == Sweep::kHistory ? b * truncation + seq_len - 1 : first_row) * dim + group;
+        if (args.out != nullptr && seq_len > 0) out = args.out + (kSweep == Sweep::kHistory ? b * truncation + seq_len - 1 : first_row) * dim + group;
         for (int64_t t = 0, steps = 0; t < seq_len; t += steps) {
           steps = block_steps(t, seq_len, border);
           if (kSweep == Sweep::kInput && t == truncation && truncation > 0 && args.state_in != nullptr) {
@@ -538,8 +538,8 @@ void run_params(const ParamsArgs<T>& args) {
         std::fill_n(dc, kSize, T{0});
         std::fill_n(domega, kGroupVectors * kLanes, T{0});
         const int64_t first_at = (reverse ? row_begin + seq_len - 1 : row_begin) * dim + group;
-        const T* x = args.x + first_at;
-        const T* dy = args.dy + first_at;
+        const T* x = seq_len > 0 ? args.x + first_at : nullptr;
+        const T* dy = seq_len > 0 ? args.dy + first_at : nullptr;
         for (int64_t t = 0, steps = 0; t < seq_len; t += steps) {
           steps = block_steps(t, seq_len, truncation);
           Rows<const T> lagged;

@@ -34,8 +34,8 @@ struct Embedding : torch::autograd::Function<Embedding> {
 
 // The mask is made again in the backward: nothing but its keys is kept.
 struct Dropout : torch::autograd::Function<Dropout> {
-  static Tensor forward(AutogradContext* ctx, const Tensor& x, double p, int64_t seed, int64_t update, int64_t micro_batch, int64_t layer, int64_t site,
-                        const Tensor& sequence_ids, const Tensor& positions) {
+  static Tensor forward(AutogradContext* ctx, const Tensor& x, double p, int64_t seed, int64_t update, int64_t micro_batch, int64_t layer,
+                        int64_t site, const Tensor& sequence_ids, const Tensor& positions) {
     at::AutoDispatchBelowADInplaceOrView guard;
     ctx->save_for_backward({sequence_ids, positions});
     ctx->saved_data["p"] = p;
@@ -70,10 +70,9 @@ struct CrossEntropySum : torch::autograd::Function<CrossEntropySum> {
 TORCH_LIBRARY_IMPL(seqboat, Autograd, m) {
   m.impl("segment_sum", [](const Tensor& x, const Tensor& cu_seqlens, bool mean) { return SegmentSum::apply(x, cu_seqlens, mean); });
   m.impl("embedding", [](const Tensor& weight, const Tensor& tokens) { return Embedding::apply(weight, tokens); });
-  m.impl("dropout", [](const Tensor& x, double p, int64_t seed, int64_t update, int64_t micro_batch, int64_t layer, int64_t site,
-                       const Tensor& sequence_ids, const Tensor& positions) {
-    return Dropout::apply(x, p, seed, update, micro_batch, layer, site, sequence_ids, positions);
-  });
+  m.impl("dropout",
+         [](const Tensor& x, double p, int64_t seed, int64_t update, int64_t micro_batch, int64_t layer, int64_t site, const Tensor& sequence_ids,
+            const Tensor& positions) { return Dropout::apply(x, p, seed, update, micro_batch, layer, site, sequence_ids, positions); });
   m.impl("cross_entropy_sum", [](const Tensor& logits, const Tensor& targets) {
     const auto out = CrossEntropySum::apply(logits, targets);
     return std::make_tuple(out[0], out[1]);

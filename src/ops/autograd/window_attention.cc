@@ -7,8 +7,8 @@ using Gradients = std::tuple<Tensor, Tensor, Tensor, Tensor>;
 
 struct WindowAttention : torch::autograd::Function<WindowAttention> {
   static variable_list forward(AutogradContext* ctx, const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& positions,
-                               const Tensor& active_cu_seqlens, const std::optional<Tensor>& bias_table, std::string bias, int64_t window, bool causal,
-                               std::string function) {
+                               const Tensor& active_cu_seqlens, const std::optional<Tensor>& bias_table, std::string bias, int64_t window,
+                               bool causal, std::string function) {
     at::AutoDispatchBelowADInplaceOrView guard;
     auto [out, lse] = window_attention(q, k, v, positions, active_cu_seqlens, bias_table, bias, window, causal, function);
     ctx->save_for_backward({q, k, v, positions, active_cu_seqlens, bias_table.value_or(Tensor()), out, lse});
@@ -47,12 +47,13 @@ struct Rotary : torch::autograd::Function<Rotary> {
 }  // namespace
 
 TORCH_LIBRARY_IMPL(seqboat, Autograd, m) {
-  m.impl("window_attention", [](const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& positions, const Tensor& active_cu_seqlens,
-                                const std::optional<Tensor>& bias_table, c10::string_view bias, int64_t window, bool causal, c10::string_view function) {
-    const auto out =
-        WindowAttention::apply(q, k, v, positions, active_cu_seqlens, bias_table, std::string(bias), window, causal, std::string(function));
-    return std::make_tuple(out[0], out[1]);
-  });
+  m.impl("window_attention",
+         [](const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& positions, const Tensor& active_cu_seqlens,
+            const std::optional<Tensor>& bias_table, c10::string_view bias, int64_t window, bool causal, c10::string_view function) {
+           const auto out =
+               WindowAttention::apply(q, k, v, positions, active_cu_seqlens, bias_table, std::string(bias), window, causal, std::string(function));
+           return std::make_tuple(out[0], out[1]);
+         });
   m.impl("rotary", [](const Tensor& x, const Tensor& positions, bool inverse) { return Rotary::apply(x, positions, inverse); });
 }
 

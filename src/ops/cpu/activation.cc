@@ -28,7 +28,8 @@ Tensor activation_cpu(const Tensor& x, c10::string_view function) {
   SEQBOAT_DISPATCH(x, "seqboat::activation", [&] {
     const auto* from = xc.const_data_ptr<scalar_t>();
     auto* to = y.mutable_data_ptr<scalar_t>();
-    parallel_for(xc.numel(), kGrain, [&](int64_t begin, int64_t end) { kernels::activation_fwd<scalar_t>(f, end - begin, from + begin, to + begin); });
+    parallel_for(xc.numel(), kGrain,
+                 [&](int64_t begin, int64_t end) { kernels::activation_fwd<scalar_t>(f, end - begin, from + begin, to + begin); });
   });
   return y;
 }

@@ -22,8 +22,8 @@ void check_index(const char* op, const Tensor& index, int64_t tokens) {
   const int64_t* p = index.const_data_ptr<int64_t>();
   const int64_t count = index.size(0);
   for (int64_t i = 0; i < count; ++i)
-    TORCH_CHECK(p[i] >= 0 && p[i] < tokens && (i == 0 || p[i] > p[i - 1]), "seqboat::", op, ": active_index must increase within [0, ", tokens, "), got ",
-                p[i], " at ", i);
+    TORCH_CHECK(p[i] >= 0 && p[i] < tokens && (i == 0 || p[i] > p[i - 1]), "seqboat::", op, ": active_index must increase within [0, ", tokens,
+                "), got ", p[i], " at ", i);
 }
 
 std::tuple<Tensor, Tensor, Tensor> active_index_cpu(const Tensor& active, const Tensor& cu_seqlens) {
@@ -34,7 +34,8 @@ std::tuple<Tensor, Tensor, Tensor> active_index_cpu(const Tensor& active, const 
   Tensor active_cu = at::empty({batch + 1}, cu_seqlens.options());
   const int64_t count = kernels::count_active(batch, offsets, active.const_data_ptr<uint8_t>(), active_cu.mutable_data_ptr<int64_t>());
   Tensor index = at::empty({count}, cu_seqlens.options()), positions = at::empty({count}, cu_seqlens.options());
-  kernels::fill_active_index(batch, offsets, active.const_data_ptr<uint8_t>(), index.mutable_data_ptr<int64_t>(), positions.mutable_data_ptr<int64_t>());
+  kernels::fill_active_index(batch, offsets, active.const_data_ptr<uint8_t>(), index.mutable_data_ptr<int64_t>(),
+                             positions.mutable_data_ptr<int64_t>());
   return {index, positions, active_cu};
 }
 

@@ -12,7 +12,8 @@ using kernels::GemmShape;
 
 // Rows of one product are cut among threads at multiples of this; a row has the same bits wherever the cut falls.
 constexpr int64_t kRowBlock = 256;
-// The sum over tokens of a weight's gradient is cut into chunks of this many tokens, whatever the thread count, and the partial sums are added in order.
+// The sum over tokens of a weight's gradient is cut into chunks of this many tokens, whatever the thread count, and the partial sums are added in
+// order.
 constexpr int64_t kTokenChunk = 4096;
 constexpr int64_t kWeightRowBlock = 128;
 
@@ -85,8 +86,7 @@ std::tuple<Tensor, Tensor, Tensor> linear_backward_cpu(const Tensor& grad_y, con
   SEQBOAT_DISPATCH(x, "seqboat::_linear_backward", [&] {
     const auto* g = gy.const_data_ptr<scalar_t>();
     if (mask[0]) gemm_rows<scalar_t>(tokens, in, out, g, wc.const_data_ptr<scalar_t>(), false, nullptr, grad_x.mutable_data_ptr<scalar_t>());
-    if (mask[1])
-      weight_gradient<scalar_t>(tokens, out, in, g, xc.const_data_ptr<scalar_t>(), x.options(), grad_w.mutable_data_ptr<scalar_t>());
+    if (mask[1]) weight_gradient<scalar_t>(tokens, out, in, g, xc.const_data_ptr<scalar_t>(), x.options(), grad_w.mutable_data_ptr<scalar_t>());
     if (mask[2])
       parallel_for(out, 64, [&](int64_t begin, int64_t end) {
         kernels::column_sum<scalar_t>(tokens, out, out, begin, end, g, grad_b.mutable_data_ptr<scalar_t>());

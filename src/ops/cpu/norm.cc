@@ -14,8 +14,8 @@ using at::Tensor;
 using kernels::RowNorm;
 using OptionalTensor = std::optional<Tensor>;
 
-constexpr int64_t kRowBlock = 512;      // fixed blocks of rows for partial sums of parameter gradients
-constexpr int64_t kRowGrain = 128;      // rows are independent: a grain for threads only
+constexpr int64_t kRowBlock = 512;  // fixed blocks of rows for partial sums of parameter gradients
+constexpr int64_t kRowGrain = 128;  // rows are independent: a grain for threads only
 constexpr int64_t kChannelGrain = 16;
 
 RowNorm parse_kind(c10::string_view kind) {
@@ -31,7 +31,8 @@ void check_vector(const char* op, const char* name, const OptionalTensor& t, con
                 x.scalar_type(), ", got ", t->sizes(), " ", t->scalar_type());
 }
 
-std::tuple<Tensor, Tensor, Tensor> row_norm_cpu(const Tensor& x, const OptionalTensor& weight, const OptionalTensor& bias, c10::string_view kind, double eps) {
+std::tuple<Tensor, Tensor, Tensor> row_norm_cpu(const Tensor& x, const OptionalTensor& weight, const OptionalTensor& bias, c10::string_view kind,
+                                                double eps) {
   check_floating("row_norm", "x", x);
   check_matrix("row_norm", "x", x);
   const RowNorm norm = parse_kind(kind);
@@ -81,7 +82,8 @@ std::tuple<Tensor, Tensor, Tensor> row_norm_backward_cpu(const Tensor& grad_y, c
                                  gb.defined() ? partial_b.mutable_data_ptr<T>() + block * dim : nullptr);
       }
     });
-    if (gw.defined()) kernels::column_sum<T>(blocks, weight_size, weight_size, 0, weight_size, partial_w.const_data_ptr<T>(), gw.mutable_data_ptr<T>());
+    if (gw.defined())
+      kernels::column_sum<T>(blocks, weight_size, weight_size, 0, weight_size, partial_w.const_data_ptr<T>(), gw.mutable_data_ptr<T>());
     if (gb.defined()) kernels::column_sum<T>(blocks, dim, dim, 0, dim, partial_b.const_data_ptr<T>(), gb.mutable_data_ptr<T>());
   });
   return {gx, gw, gb};
@@ -113,7 +115,8 @@ Tensor reciprocal_spread(const Tensor& var, double eps) {
   return rstd;
 }
 
-Tensor batch_norm_cpu(const Tensor& x, const OptionalTensor& weight, const OptionalTensor& bias, const Tensor& mean, const Tensor& var, bool, double eps) {
+Tensor batch_norm_cpu(const Tensor& x, const OptionalTensor& weight, const OptionalTensor& bias, const Tensor& mean, const Tensor& var, bool,
+                      double eps) {
   check_floating("batch_norm", "x", x);
   check_matrix("batch_norm", "x", x);
   const int64_t dim = x.size(1);
@@ -126,8 +129,9 @@ Tensor batch_norm_cpu(const Tensor& x, const OptionalTensor& weight, const Optio
   Tensor y = at::empty_like(xc);
   SEQBOAT_DISPATCH(x, "seqboat::batch_norm", [&] {
     parallel_for(x.size(0), kRowGrain, [&](int64_t begin, int64_t end) {
-      kernels::batch_norm_apply<scalar_t>(begin, end, dim, xc.const_data_ptr<scalar_t>(), mc.const_data_ptr<scalar_t>(), rstd.const_data_ptr<scalar_t>(),
-                                          data_or_null<scalar_t>(wc), data_or_null<scalar_t>(bc), y.mutable_data_ptr<scalar_t>());
+      kernels::batch_norm_apply<scalar_t>(begin, end, dim, xc.const_data_ptr<scalar_t>(), mc.const_data_ptr<scalar_t>(),
+                                          rstd.const_data_ptr<scalar_t>(), data_or_null<scalar_t>(wc), data_or_null<scalar_t>(bc),
+                                          y.mutable_data_ptr<scalar_t>());
     });
   });
   return y;

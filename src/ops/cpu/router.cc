@@ -18,7 +18,8 @@ void check_router(const Tensor& logits, const Tensor& log_temperature) {
   TORCH_CHECK(log_temperature.numel() == 1, "seqboat::router: log_temperature must hold one number, got ", log_temperature.sizes());
 }
 
-std::tuple<Tensor, Tensor, Tensor> router_cpu(const Tensor& logits, const Tensor& log_temperature, double act_bias, const std::optional<Tensor>& forced) {
+std::tuple<Tensor, Tensor, Tensor> router_cpu(const Tensor& logits, const Tensor& log_temperature, double act_bias,
+                                              const std::optional<Tensor>& forced) {
   check_router(logits, log_temperature);
   const int64_t tokens = logits.size(0);
   if (present(forced))
@@ -32,8 +33,8 @@ std::tuple<Tensor, Tensor, Tensor> router_cpu(const Tensor& logits, const Tensor
     const auto temperature = *log_temperature.const_data_ptr<scalar_t>();
     const uint8_t* forced_data = decided ? decided->const_data_ptr<uint8_t>() : nullptr;
     parallel_for(tokens, kTokenBlock, [&](int64_t begin, int64_t end) {
-      kernels::router_fwd<scalar_t>(end - begin, u.stride(0), u.const_data_ptr<scalar_t>() + begin * u.stride(0), static_cast<scalar_t>(act_bias), temperature,
-                                    forced_data ? forced_data + begin : nullptr, active.mutable_data_ptr<uint8_t>() + begin,
+      kernels::router_fwd<scalar_t>(end - begin, u.stride(0), u.const_data_ptr<scalar_t>() + begin * u.stride(0), static_cast<scalar_t>(act_bias),
+                                    temperature, forced_data ? forced_data + begin : nullptr, active.mutable_data_ptr<uint8_t>() + begin,
                                     p.mutable_data_ptr<scalar_t>() + begin, probability.mutable_data_ptr<scalar_t>() + begin);
     });
   });

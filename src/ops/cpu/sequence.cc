@@ -56,9 +56,9 @@ Tensor segment_sum_backward_cpu(const Tensor& grad_y, const Tensor& cu_seqlens, 
 }
 
 void check_ids(const char* op, const char* name, const Tensor& ids, int64_t rows, int64_t bound) {
-  TORCH_CHECK(ids.dim() == 1 && ids.scalar_type() == at::kLong && ids.is_contiguous() && (rows < 0 || ids.size(0) == rows), "seqboat::", op, ": ", name,
-              " must be a contiguous (tokens) int64 tensor", rows < 0 ? std::string() : " of " + std::to_string(rows), ", got ", ids.scalar_type(), " ",
-              ids.sizes());
+  TORCH_CHECK(ids.dim() == 1 && ids.scalar_type() == at::kLong && ids.is_contiguous() && (rows < 0 || ids.size(0) == rows), "seqboat::", op, ": ",
+              name, " must be a contiguous (tokens) int64 tensor", rows < 0 ? std::string() : " of " + std::to_string(rows), ", got ",
+              ids.scalar_type(), " ", ids.sizes());
   const int64_t* p = ids.const_data_ptr<int64_t>();
   for (int64_t i = 0; i < ids.size(0); ++i)
     TORCH_CHECK(p[i] >= 0 && p[i] < bound, "seqboat::", op, ": ", name, " must lie in [0, ", bound, "), got ", p[i], " at ", i);
@@ -75,7 +75,8 @@ Tensor embedding_cpu(const Tensor& weight, const Tensor& tokens) {
   SEQBOAT_DISPATCH(weight, "seqboat::embedding", [&] {
     parallel_for(tokens.size(0), kRowGrain, [&](int64_t begin, int64_t end) {
       for (int64_t t = begin; t < end; ++t)
-        std::memcpy(y.mutable_data_ptr<scalar_t>() + t * dim, wc.const_data_ptr<scalar_t>() + ids[t] * dim, static_cast<size_t>(dim) * sizeof(scalar_t));
+        std::memcpy(y.mutable_data_ptr<scalar_t>() + t * dim, wc.const_data_ptr<scalar_t>() + ids[t] * dim,
+                    static_cast<size_t>(dim) * sizeof(scalar_t));
     });
   });
   return y;
@@ -100,14 +101,14 @@ Tensor embedding_backward_cpu(const Tensor& grad_y, const Tensor& tokens, c10::S
   return gw;
 }
 
-Tensor dropout_cpu(const Tensor& x, double p, int64_t seed, int64_t update, int64_t micro_batch, int64_t layer, int64_t site, const Tensor& sequence_ids,
-                   const Tensor& positions) {
+Tensor dropout_cpu(const Tensor& x, double p, int64_t seed, int64_t update, int64_t micro_batch, int64_t layer, int64_t site,
+                   const Tensor& sequence_ids, const Tensor& positions) {
   check_floating("dropout", "x", x);
   check_matrix("dropout", "x", x);
   TORCH_CHECK(p >= 0 && p < 1, "seqboat::dropout: p must lie in [0, 1), got ", p);
   for (const auto& [name, t] : {std::pair<const char*, const Tensor*>{"sequence_ids", &sequence_ids}, {"positions", &positions}})
-    TORCH_CHECK(t->dim() == 1 && t->size(0) == x.size(0) && t->scalar_type() == at::kLong && t->is_contiguous(), "seqboat::dropout: ", name, " must be (",
-                x.size(0), ") int64, got ", t->scalar_type(), " ", t->sizes());
+    TORCH_CHECK(t->dim() == 1 && t->size(0) == x.size(0) && t->scalar_type() == at::kLong && t->is_contiguous(), "seqboat::dropout: ", name,
+                " must be (", x.size(0), ") int64, got ", t->scalar_type(), " ", t->sizes());
   const kernels::DropoutKey key{static_cast<uint64_t>(seed), static_cast<uint64_t>(update), static_cast<uint32_t>(micro_batch),
                                 static_cast<uint32_t>(layer), static_cast<uint32_t>(site)};
   const Tensor xc = x.contiguous();

@@ -38,7 +38,8 @@ WindowAttentionShape check_and_shape(const Tensor& q, const Tensor& k, const Ten
   for (const auto& [name, t] : {std::pair<const char*, const Tensor*>{"q", &q}, {"k", &k}, {"v", &v}}) {
     check_matrix("window_attention", name, *t);
     check_same_dtype("window_attention", name, *t, q);
-    TORCH_CHECK(t->size(0) == q.size(0), "seqboat::window_attention: q, k and v must have as many rows, got ", q.size(0), " and ", t->size(0), " in ", name);
+    TORCH_CHECK(t->size(0) == q.size(0), "seqboat::window_attention: q, k and v must have as many rows, got ", q.size(0), " and ", t->size(0), " in ",
+                name);
   }
   TORCH_CHECK(q.size(1) == k.size(1), "seqboat::window_attention: q and k must be equally wide, got ", q.size(1), " and ", k.size(1));
   check_offsets("window_attention", active_cu_seqlens, q.size(0));
@@ -70,9 +71,9 @@ T* attention_workspace(const WindowAttentionShape& shape) {
   return thread_workspace<T>(kernels::window_attention_workspace_size<T>(shape));
 }
 
-std::tuple<Tensor, Tensor> window_attention_cpu(const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& positions, const Tensor& active_cu_seqlens,
-                                                const std::optional<Tensor>& bias_table, c10::string_view bias, int64_t window, bool causal,
-                                                c10::string_view function) {
+std::tuple<Tensor, Tensor> window_attention_cpu(const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& positions,
+                                                const Tensor& active_cu_seqlens, const std::optional<Tensor>& bias_table, c10::string_view bias,
+                                                int64_t window, bool causal, c10::string_view function) {
   const WindowAttentionShape shape = check_and_shape(q, k, v, positions, active_cu_seqlens, bias_table, bias, window, causal, function);
   const Tensor qc = q.contiguous(), kc = k.contiguous(), vc = v.contiguous();
   const auto table = contiguous(bias_table);
@@ -82,7 +83,8 @@ std::tuple<Tensor, Tensor> window_attention_cpu(const Tensor& q, const Tensor& k
     parallel_for(kernels::window_attention_items(shape), 1, [&](int64_t begin, int64_t end) {
       kernels::window_attention_fwd<scalar_t>(shape, begin, end, qc.const_data_ptr<scalar_t>(), kc.const_data_ptr<scalar_t>(),
                                               vc.const_data_ptr<scalar_t>(), positions.const_data_ptr<int64_t>(), data_or_null<scalar_t>(table),
-                                              out.mutable_data_ptr<scalar_t>(), lse.mutable_data_ptr<scalar_t>(), attention_workspace<scalar_t>(shape));
+                                              out.mutable_data_ptr<scalar_t>(), lse.mutable_data_ptr<scalar_t>(),
+                                              attention_workspace<scalar_t>(shape));
     });
   });
   return {out, lse};
@@ -90,8 +92,9 @@ std::tuple<Tensor, Tensor> window_attention_cpu(const Tensor& q, const Tensor& k
 
 std::tuple<Tensor, Tensor, Tensor, Tensor> window_attention_backward_cpu(const Tensor& grad_out, const Tensor& q, const Tensor& k, const Tensor& v,
                                                                          const Tensor& positions, const Tensor& active_cu_seqlens,
-                                                                         const std::optional<Tensor>& bias_table, c10::string_view bias, int64_t window,
-                                                                         bool causal, c10::string_view function, const Tensor& out, const Tensor& lse) {
+                                                                         const std::optional<Tensor>& bias_table, c10::string_view bias,
+                                                                         int64_t window, bool causal, c10::string_view function, const Tensor& out,
+                                                                         const Tensor& lse) {
   const WindowAttentionShape shape = check_and_shape(q, k, v, positions, active_cu_seqlens, bias_table, bias, window, causal, function);
   const Tensor qc = q.contiguous(), kc = k.contiguous(), vc = v.contiguous(), gout = grad_out.contiguous(), oc = out.contiguous();
   const auto table = contiguous(bias_table);
@@ -119,8 +122,9 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> window_attention_backward_cpu(const T
                                            attention_workspace<T>(shape));
     });
     parallel_for(items, 1, [&](int64_t begin, int64_t end) {
-      kernels::window_attention_bwd_kv<T>(shape, begin, end, qp, kp, vp, at_time, data_or_null<T>(table), lse.const_data_ptr<T>(), delta.const_data_ptr<T>(),
-                                          gp, gk.mutable_data_ptr<T>(), gv.mutable_data_ptr<T>(), attention_workspace<T>(shape));
+      kernels::window_attention_bwd_kv<T>(shape, begin, end, qp, kp, vp, at_time, data_or_null<T>(table), lse.const_data_ptr<T>(),
+                                          delta.const_data_ptr<T>(), gp, gk.mutable_data_ptr<T>(), gv.mutable_data_ptr<T>(),
+                                          attention_workspace<T>(shape));
     });
     if (has_bias && groups > 0) {
       const int64_t entries = gtable.size(0);

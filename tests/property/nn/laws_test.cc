@@ -67,7 +67,8 @@ TEST_P(LayerLaws, SequencesDoNotSeeEachOther) {
   EXPECT_LT(active, 0.9);
   int64_t begin = 0;
   for (const int64_t length : lengths) {
-    EXPECT_TRUE(same_bits(run(layer, x.narrow(0, begin, length).clone(), offsets({length})), whole.narrow(0, begin, length))) << "sequence of " << length;
+    EXPECT_TRUE(same_bits(run(layer, x.narrow(0, begin, length).clone(), offsets({length})), whole.narrow(0, begin, length)))
+        << "sequence of " << length;
     begin += length;
   }
 }
@@ -81,7 +82,8 @@ TEST_P(LayerLaws, ThePastIgnoresTheFuture) {
   for (const int64_t cut : {1, 64, 77, 149}) {
     Tensor changed = x.clone();
     changed.narrow(0, cut, 150 - cut).normal_();
-    EXPECT_TRUE(same_bits(run(layer, x, offsets({150})).narrow(0, 0, cut), run(layer, changed, offsets({150})).narrow(0, 0, cut))) << "cut at " << cut;
+    EXPECT_TRUE(same_bits(run(layer, x, offsets({150})).narrow(0, 0, cut), run(layer, changed, offsets({150})).narrow(0, 0, cut)))
+        << "cut at " << cut;
   }
 }
 
@@ -150,8 +152,8 @@ TEST_P(LayerLaws, GradientsOfAPackedBatchAreTheSumOfThoseOfItsSequences) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Kinds, LayerLaws,
-                         ::testing::Combine(::testing::Bool(), ::testing::Values("simple", "local", "rotary"), ::testing::Values("layernorm", "batchnorm"),
-                                            ::testing::Values(0, 16)));
+                         ::testing::Combine(::testing::Bool(), ::testing::Values("simple", "local", "rotary"),
+                                            ::testing::Values("layernorm", "batchnorm"), ::testing::Values(0, 16)));
 
 TEST(LayerLaw, EverythingActiveWithAWideWindowIsDenseAttention) {
   auto options = layer_options(false, "simple", "layernorm", 0);

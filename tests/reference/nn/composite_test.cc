@@ -30,15 +30,17 @@ TEST_P(CompositeAttention, EqualsTheKernel) {
   const Tensor positions = torch::cat({torch::tensor({4}), torch::arange(150) * 2 + 1, torch::arange(37) * 5}).to(torch::kInt64);
   const int64_t table_size = std::string(param.position) == "local" ? 6 * param.window - 1 : 199;  // the longest distances are clamped
   for (const auto dtype : {torch::kFloat64, torch::kFloat32}) {
-    std::vector<Tensor> in{torch::randn({188, 6}, dtype), torch::randn({188, 6}, dtype), torch::randn({188, 9}, dtype), torch::randn({table_size}, dtype)};
+    std::vector<Tensor> in{torch::randn({188, 6}, dtype), torch::randn({188, 6}, dtype), torch::randn({188, 9}, dtype),
+                           torch::randn({table_size}, dtype)};
     const Tensor w = torch::randn({188, 9}, dtype);
     std::vector<Tensor> outs, grads[2];
     for (const bool composite : {true, false}) {
       std::vector<Tensor> x;
       for (const Tensor& t : in) x.push_back(t.clone().requires_grad_(true));
-      const Tensor y = composite ? nn::composite_attention(x[0], x[1], x[2], positions, cu, x[3], options)
-                                 : std::get<0>(ops::window_attention(x[0], x[1], x[2], positions, cu, x[3], param.position, param.window, param.causal,
-                                                                     param.function));
+      const Tensor y =
+          composite
+              ? nn::composite_attention(x[0], x[1], x[2], positions, cu, x[3], options)
+              : std::get<0>(ops::window_attention(x[0], x[1], x[2], positions, cu, x[3], param.position, param.window, param.causal, param.function));
       (y * w).sum().backward();
       outs.push_back(y.detach());
       for (const Tensor& t : x) grads[composite].push_back(t.grad());

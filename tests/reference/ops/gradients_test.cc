@@ -55,8 +55,8 @@ TEST(OpGradients, EmaScanThroughTheCarriedState) {
     if (truncation > 0) inputs.push_back(leaf({2, truncation, 3}));
     check_gradients(
         [&](const Inputs& in) {
-          auto [y, state] = ops::ema_scan(in[0], cu, in[1], in[2], in[3], truncation, false, in[4],
-                                          truncation > 0 ? std::optional<Tensor>(in[5]) : std::nullopt);
+          auto [y, state] =
+              ops::ema_scan(in[0], cu, in[1], in[2], in[3], truncation, false, in[4], truncation > 0 ? std::optional<Tensor>(in[5]) : std::nullopt);
           return torch::cat({y.reshape({-1}), state.reshape({-1})});
         },
         inputs);
@@ -105,9 +105,7 @@ TEST(OpGradients, Norms) {
     const std::string name = kind;
     const int64_t width = name == "scalenorm" ? 1 : 6;
     check_gradients(
-        [&](const Inputs& in) {
-          return ops::row_norm(in[0], in[1], name == "layernorm" ? std::optional<Tensor>(in[2]) : std::nullopt, name, 1e-5);
-        },
+        [&](const Inputs& in) { return ops::row_norm(in[0], in[1], name == "layernorm" ? std::optional<Tensor>(in[2]) : std::nullopt, name, 1e-5); },
         name == "layernorm" ? Inputs{leaf({9, 6}), leaf({width}), leaf({6})} : Inputs{leaf({9, 6}), leaf({width})});
     check_gradients([&](const Inputs& in) { return ops::row_norm(in[0], std::nullopt, std::nullopt, name, 1e-5); }, {leaf({9, 6})});
   }
@@ -118,7 +116,8 @@ TEST(OpGradients, Norms) {
       },
       {leaf({9, 6}), leaf({6}), leaf({6})});
   const Tensor mean = torch::randn({6}, torch::kFloat64), var = torch::rand({6}, torch::kFloat64) + 0.5;
-  check_gradients([&](const Inputs& in) { return ops::batch_norm(in[0], in[1], in[2], mean, var, false, 1e-5); }, {leaf({9, 6}), leaf({6}), leaf({6})});
+  check_gradients([&](const Inputs& in) { return ops::batch_norm(in[0], in[1], in[2], mean, var, false, 1e-5); },
+                  {leaf({9, 6}), leaf({6}), leaf({6})});
 }
 
 TEST(OpGradients, EndsOfAModel) {

@@ -1,9 +1,10 @@
 // Initial values by their statistics: spec of the official code, checked with bounds from the sampling error.
 
+#include "seqboat/nn/initialization.h"
+
 #include <cmath>
 
 #include "seqboat/base/philox.h"
-#include "seqboat/nn/initialization.h"
 #include "seqboat/nn/model.h"
 #include "support/torch_checks.h"
 
@@ -40,7 +41,9 @@ TEST(Initialization, ListOpsModel) {
     const std::string& name = item.key();
     const Tensor t = item.value().detach();
     count += t.numel();
-    const auto ends = [&](const char* suffix) { return name.size() >= std::string(suffix).size() && name.rfind(suffix) == name.size() - std::string(suffix).size(); };
+    const auto ends = [&](const char* suffix) {
+      return name.size() >= std::string(suffix).size() && name.rfind(suffix) == name.size() - std::string(suffix).size();
+    };
     if (ends("embedding.weight")) {
       expect_statistics(t, 0, std::pow(80, -0.5), 0, name);
     } else if (ends("norm.weight")) {

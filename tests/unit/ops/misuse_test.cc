@@ -28,13 +28,15 @@ TEST(OpMisuse, NamesTheOperatorAndWhatWasFound) {
   EXPECT_MESSAGE(ops::linear(x.to(torch::kHalf), torch::randn({3, 4}), std::nullopt), "must be float32 or float64");
   EXPECT_MESSAGE(ops::activation(x, "tanh"), "got 'tanh'");
   EXPECT_MESSAGE(ops::ema_scan(x, offsets({5}), q, q, omega, 0, false, std::nullopt, std::nullopt), "cu_seqlens must go from 0 to 6, got 0 to 5");
-  EXPECT_MESSAGE(ops::ema_scan(x, torch::tensor({0, 4, 3, 6}, torch::kInt64), q, q, omega, 0, false, std::nullopt, std::nullopt), "must not decrease");
+  EXPECT_MESSAGE(ops::ema_scan(x, torch::tensor({0, 4, 3, 6}, torch::kInt64), q, q, omega, 0, false, std::nullopt, std::nullopt),
+                 "must not decrease");
   EXPECT_MESSAGE(ops::ema_scan(x, offsets({6}), q, q, omega, 0, true, std::nullopt, std::nullopt), "q and c must be (8, N)");
   EXPECT_MESSAGE(ops::ema_scan(x, offsets({6}), q, q, omega, -1, false, std::nullopt, std::nullopt), "truncation must be 0");
   EXPECT_MESSAGE(ops::router(x, torch::zeros({1}), 0, std::nullopt), "logits must be (tokens, 2)");
   EXPECT_MESSAGE(ops::compress(x, torch::ones({6}, torch::kUInt8), torch::tensor({3, 1}, torch::kInt64)), "must increase");
   EXPECT_MESSAGE(ops::window_attention(x, x, x, torch::arange(6), offsets({6}), std::nullopt, "none", 0, false, "softmax"), "got 0");
-  EXPECT_MESSAGE(ops::window_attention(x, x, x, torch::arange(6), offsets({6}), torch::randn({8}), "simple", 2, false, "softmax"), "bias_table must be (2M-1)");
+  EXPECT_MESSAGE(ops::window_attention(x, x, x, torch::arange(6), offsets({6}), torch::randn({8}), "simple", 2, false, "softmax"),
+                 "bias_table must be (2M-1)");
   EXPECT_MESSAGE(ops::window_attention(x, x, x, torch::arange(6), offsets({6}), std::nullopt, "none", 2, false, "tanh"), "got 'tanh'");
   EXPECT_MESSAGE(ops::rotary(torch::randn({2, 3}), torch::arange(2)), "must be even, got 3");
   EXPECT_MESSAGE(ops::row_norm(x, torch::ones({3}), std::nullopt, "layernorm", 1e-5), "weight must be (4)");

@@ -53,7 +53,7 @@ TEST(AttentionSpan, IsTheDefinition) {
 }
 
 TEST(AttentionSpan, AgreesWithTheOfficialValues) {
-  const std::string path = std::string(SEQBOAT_SOURCE_DIR) + "/tests/golden/op_avg_attn_span";
+  const std::string path = std::string(SEQBOAT_SOURCE_DIR) + "/tests/golden/official/op_avg_attn_span";
   const auto json = nlohmann::json::parse(read_file(path + ".json"));
   const SafetensorsFile file = SafetensorsFile::open(path + ".safetensors");
   const size_t cases = json["wins"].size();

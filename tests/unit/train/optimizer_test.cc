@@ -41,7 +41,7 @@ class OfficialOptimizer : public ::testing::TestWithParam<std::tuple<const char*
 
 TEST_P(OfficialOptimizer, EveryUpdateAgrees) {
   const auto [name, type] = GetParam();
-  const std::string path = std::string(SEQBOAT_SOURCE_DIR) + "/tests/golden/" + name;
+  const std::string path = std::string(SEQBOAT_SOURCE_DIR) + "/tests/golden/official/" + name;
   const auto json = nlohmann::json::parse(read_file(path + ".json"));
   const SafetensorsFile file = SafetensorsFile::open(path + ".safetensors");
   const auto& args = json["args"];

@@ -18,7 +18,7 @@ double first_of(const nlohmann::json& value) {
 }
 
 TEST(Schedule, AgreesWithTheOfficialValues) {
-  const auto cases = nlohmann::json::parse(read_file(std::string(SEQBOAT_SOURCE_DIR) + "/tests/golden/lr_schedules.json"));
+  const auto cases = nlohmann::json::parse(read_file(std::string(SEQBOAT_SOURCE_DIR) + "/tests/golden/official/lr_schedules.json"));
   int schedules = 0;
   for (const auto& [name, entry] : cases.items()) {
     if (!entry.is_object()) continue;
