@@ -48,6 +48,72 @@ std::map<std::string, Tensor> GoldenCase::with_prefix(const std::string& prefix)
   return result;
 }
 
+namespace {
+
+const json* present(const json& object, const char* key) {
+  const auto found = object.find(key);
+  return found == object.end() || found->is_null() ? nullptr : &*found;
+}
+
+}  // namespace
+
+bool flag(const json& object, const char* key, bool fallback) {
+  const json* value = present(object, key);
+  return value ? value->get<bool>() : fallback;
+}
+
+int64_t integer(const json& object, const char* key, int64_t fallback) {
+  const json* value = present(object, key);
+  return value ? value->get<int64_t>() : fallback;
+}
+
+double number(const json& object, const char* key, double fallback) {
+  const json* value = present(object, key);
+  return value ? value->get<double>() : fallback;
+}
+
+std::string word(const json& object, const char* key, const std::string& fallback) {
+  const json* value = present(object, key);
+  return value ? value->get<std::string>() : fallback;
+}
+
+std::vector<std::string> flags_of(const json& object) {
+  const json* value = present(object, "official_artefact");
+  return value ? value->get<std::vector<std::string>>() : std::vector<std::string>{};
+}
+
+std::string norm_word(const json& object, const char* key) {
+  const std::string norm = word(object, key, "layernorm");
+  return norm == "syncbatchnorm" ? "batchnorm" : norm;
+}
+
+std::string position_word(const json& object, int64_t window) {
+  const std::string position = word(object, "rel_pos_bias", "simple");
+  return position == "simple" && window > 0 && flag(object, "local_pos") ? "local" : position;
+}
+
+void refuse_unsupported(const json& config) {
+  const auto expect = [&](const char* key, const char* only) {
+    const std::string found = word(config, key, only);
+    if (found != only) seqboat::fail(seqboat::ErrorKind::kData, "{} is '{}': only {} is supported", key, found, only);
+  };
+  expect("activation_fn", "silu");
+  expect("activation", "silu");
+  expect("classifier_activation_fn", "gelu");
+  expect("layer_type", "slag");
+  if (flag(config, "feature_dropout")) seqboat::fail(seqboat::ErrorKind::kData, "feature_dropout is on: it is not supported");
+  for (const char* key : {"dropout", "attention_dropout", "hidden_dropout", "act_dropout", "activation_dropout"}) {
+    if (number(config, key, 0) != 0)
+      seqboat::fail(seqboat::ErrorKind::kData, "{} is {}: a golden case must be without dropout", key, number(config, key, 0));
+  }
+}
+
+std::map<std::string, Tensor> official_tensors(const GoldenCase& golden) {
+  auto official = golden.with_prefix("param.");
+  official.merge(golden.with_prefix("buffer."));
+  return official;
+}
+
 GoldenCase load_case(const std::filesystem::path& folder, const std::string& name, const std::string& kind) {
   GoldenCase golden{name, kind, json::parse(seqboat::read_file(folder / (name + ".json"))), {}};
   const std::filesystem::path data = folder / (name + ".safetensors");

@@ -27,6 +27,22 @@ struct GoldenCase {
   std::map<std::string, Tensor> with_prefix(const std::string& prefix) const;
 };
 
+/// Config values by key. A missing key and a null are the same: absent, as the official configs spell it. A value of another type is an error.
+bool flag(const json& object, const char* key, bool fallback = false);
+int64_t integer(const json& object, const char* key, int64_t fallback = 0);
+double number(const json& object, const char* key, double fallback);
+std::string word(const json& object, const char* key, const std::string& fallback);
+std::vector<std::string> flags_of(const json& object);  ///< official_artefact
+
+/// norm_type as ours: the synchronised batch norm is a batch norm.
+std::string norm_word(const json& object, const char* key);
+
+/// "local" where the official options make local_pos effective (a window and a simple bias), else the word itself.
+std::string position_word(const json& object, int64_t window);
+
+/// Refuses, by name, options that this library does not have: another activation, feature dropout, another layer type, a nonzero dropout.
+void refuse_unsupported(const json& config);
+
 GoldenCase load_case(const std::filesystem::path& folder, const std::string& name, const std::string& kind);
 
 /// Holds one run (float32 or float64) of a case against the stored tensors, within the tolerances of the format:
@@ -58,6 +74,7 @@ class Comparison {
 
   torch::ScalarType dtype() const { return dtype_; }
   bool is_double() const { return dtype_ == torch::kFloat64; }
+  bool compared_anything() const { return worst_ >= 0; }
   const std::set<std::string>& compared() const { return seen_; }
   const std::vector<std::string>& failures() const { return failures_; }
   double worst() const { return worst_; }  ///< largest error as a share of its tolerance
@@ -84,6 +101,12 @@ void check_model_incremental(const GoldenCase& golden, Comparison& comparison);
 void check_op(const GoldenCase& golden, Comparison& comparison);
 void check_optimizer(const GoldenCase& golden, Comparison& comparison);
 void check_schedule(const GoldenCase& golden, Comparison& comparison);
+
+/// Adaptive input and softmax alone: the op of that name.
+void check_adaptive_op(const GoldenCase& golden, Comparison& comparison);
+
+/// param.* and buffer.* of a case.
+std::map<std::string, Tensor> official_tensors(const GoldenCase& golden);
 
 /// Where the real tokens of a padded batch lie: sequences one after another.
 struct Unpadded {

@@ -16,8 +16,6 @@
 
 namespace golden {
 
-void check_adaptive_op(const GoldenCase& golden, Comparison& comparison);  // models.cc
-
 using seqboat::PhiloxStream;
 namespace nn = seqboat::nn;
 namespace ops = seqboat::ops;
@@ -29,18 +27,12 @@ Tensor leaf(const Tensor& t, const Comparison& comparison) {
   return t.detach().to(comparison.dtype()).clone().requires_grad_(true);
 }
 
-nn::NamedTensors official_tensors(const GoldenCase& golden) {
-  nn::NamedTensors official = golden.with_prefix("param.");
-  official.merge(golden.with_prefix("buffer."));
-  return official;
-}
-
 /// Norm and feed-forward: a module over (T, B, D) without padding.
 template <class Module, class Forward>
 void check_module(const GoldenCase& golden, Module& module, const nn::PartsOf& parts_of, const Forward& forward, Comparison& comparison) {
   module->to(comparison.dtype());
   nn::load_official(*module, official_tensors(golden), parts_of);
-  module->train(golden.meta.value("train", true));
+  module->train(flag(golden.meta, "train", true));
   Tensor x = leaf(golden.at("input.x"), comparison);
   const Tensor y = forward(x);
   const Tensor loss = weighted_sum(y, golden.at("loss_w"));
@@ -59,8 +51,7 @@ void check_module(const GoldenCase& golden, Module& module, const nn::PartsOf& p
 
 void check_norm(const GoldenCase& golden, Comparison& comparison) {
   const Tensor x = golden.at("input.x");
-  nn::Norm norm(golden.meta.at("norm_type").get<std::string>() == "syncbatchnorm" ? "batchnorm" : golden.meta.at("norm_type").get<std::string>(),
-                x.size(2), golden.meta.at("affine").get<bool>());
+  nn::Norm norm(norm_word(golden.meta, "norm_type"), x.size(2), flag(golden.meta, "affine", true));
   // The case's names are those of the official wrapper: norm.weight, norm.scalar, ...
   const auto parts_of = [](const std::string& name) {
     auto parts = nn::official_layer_parts("norm." + name, false);
@@ -74,10 +65,9 @@ void check_norm(const GoldenCase& golden, Comparison& comparison) {
 void check_feed_forward(const GoldenCase& golden, Comparison& comparison) {
   const Tensor x = golden.at("input.x");
   PhiloxStream random(0, 0);
-  const std::string kind =
-      golden.meta.contains("norm_type") ? golden.meta["norm_type"].get<std::string>() : golden.meta.at("norm").get<std::string>();
-  nn::FeedForward ffn(x.size(2), golden.meta.at("ffn_hidden").get<int64_t>(), kind == "syncbatchnorm" ? "batchnorm" : kind,
-                      golden.meta.at("prenorm").get<bool>(), golden.meta.value("affine", golden.meta.value("norm_affine", true)), 0.0, false, random);
+  const std::string kind = norm_word(golden.meta, golden.meta.contains("norm_type") ? "norm_type" : "norm");
+  nn::FeedForward ffn(x.size(2), golden.meta.at("ffn_hidden").get<int64_t>(), kind, flag(golden.meta, "prenorm", true),
+                      flag(golden.meta, "affine", flag(golden.meta, "norm_affine", true)), 0.0, false, random);
   const auto parts_of = [](const std::string& name) {
     if (name.rfind("norm.", 0) == 0) return nn::official_layer_parts(name, false);
     return std::vector<nn::OfficialPart>{{name}};
@@ -94,7 +84,7 @@ void check_feed_forward(const GoldenCase& golden, Comparison& comparison) {
 void check_router(const GoldenCase& golden, Comparison& comparison) {
   Tensor logits = leaf(golden.at("input.u"), comparison), temperature = leaf(golden.at("param.temp"), comparison);
   const Tensor flat = logits.reshape({-1, 2});
-  const double act_bias = static_cast<double>(static_cast<float>(golden.meta.value("act_bias", 0.0)));
+  const double act_bias = static_cast<double>(static_cast<float>(number(golden.meta, "act_bias", 0.0)));
   // Every token is forced to be active, so that its probability carries a gradient.
   auto [active, p, probability] = ops::router(flat, temperature, act_bias, torch::ones({flat.size(0)}, torch::kUInt8));
   const Tensor probs = torch::stack({1 - p, p}, 1);
@@ -163,7 +153,7 @@ void check_rotary(const GoldenCase& golden, Comparison& comparison) {
 
 void check_position_bias(const GoldenCase& golden, const std::string& op, Comparison& comparison) {
   nn::AttentionOptions options;
-  options.causal = golden.meta.value("causal", false);
+  options.causal = flag(golden.meta, "causal");
   if (op == "simple_bias") {
     Tensor table = leaf(golden.at("param.rel_pos_bias"), comparison);
     options.position = "simple";
@@ -184,7 +174,7 @@ void check_position_bias(const GoldenCase& golden, const std::string& op, Compar
     const Tensor positions = golden.at("input.pos").reshape({-1}).to(torch::kInt64);
     options.position = "t5";
     comparison.exact("bucket", nn::t5_bucket(positions.unsqueeze(0) - positions.unsqueeze(1), options.causal));
-    const Tensor bias = nn::position_bias_matrix(positions, table, options) * golden.meta.value("scale", 1.0);
+    const Tensor bias = nn::position_bias_matrix(positions, table, options) * number(golden.meta, "scale", 1.0);
     (bias * golden.at("loss_w").to(comparison.dtype()).reshape(bias.sizes())).sum().backward();
     comparison.output("out.f64", bias);
     comparison.gradient("grad.param.relative_attention_bias", table.grad());
@@ -239,13 +229,9 @@ std::pair<double, double> parse_betas(const json& value) {
   return {std::stod(text.substr(0, comma)), std::stod(text.substr(comma + 1))};
 }
 
-double number_or(const json& object, const char* key, double fallback) {
-  return object.contains(key) && object[key].is_number() ? object[key].get<double>() : fallback;
-}
-
 train::Schedule make_schedule(const json& args) {
   train::ScheduleOptions options;
-  const std::string name = args.contains("lr_scheduler") ? args["lr_scheduler"].get<std::string>() : args.at("scheduler").get<std::string>();
+  const std::string name = word(args, "lr_scheduler", word(args, "scheduler", "(none)"));
   if (name == "linear_decay") {
     options.kind = train::ScheduleKind::kLinearDecay;
   } else if (name == "polynomial_decay") {
@@ -258,11 +244,11 @@ train::Schedule make_schedule(const json& args) {
     seqboat::fail(seqboat::ErrorKind::kData, "schedule {}: expected linear_decay, polynomial_decay, inverse_sqrt or fixed", name);
   }
   options.lr = args.at("lr").is_array() ? args["lr"][0].get<double>() : args["lr"].get<double>();
-  options.warmup = static_cast<int64_t>(number_or(args, "warmup_updates", 0));
-  options.warmup_init_lr = number_or(args, "warmup_init_lr", -1);
-  options.total_steps = static_cast<int64_t>(number_or(args, "total_num_update", 0));
-  options.power = name == "linear_decay" ? number_or(args, "warmup_power", 1) : number_or(args, "power", 1);
-  options.end_lr = number_or(args, "end_learning_rate", 0);
+  options.warmup = static_cast<int64_t>(number(args, "warmup_updates", 0));
+  options.warmup_init_lr = number(args, "warmup_init_lr", -1);
+  options.total_steps = static_cast<int64_t>(number(args, "total_num_update", 0));
+  options.power = name == "linear_decay" ? number(args, "warmup_power", 1) : number(args, "power", 1);
+  options.end_lr = number(args, "end_learning_rate", 0);
   return train::Schedule(options);
 }
 
@@ -289,7 +275,7 @@ void check_optimizer(const GoldenCase& golden, Comparison& comparison) {
   train::OptimizerOptions options;
   std::tie(options.betas[0], options.betas[1]) = parse_betas(args.at(prefix + "betas"));
   options.eps = args.at(prefix + "eps").get<double>();
-  options.weight_decay = number_or(args, "weight_decay", 0);
+  options.weight_decay = number(args, "weight_decay", 0);
   const train::Schedule schedule = make_schedule(args);
 
   std::vector<train::NamedParameter> parameters;
@@ -321,7 +307,7 @@ void check_optimizer(const GoldenCase& golden, Comparison& comparison) {
     for (auto& parameter : parameters)
       parameter.tensor.mutable_grad() = golden.at("grad.step" + std::to_string(step) + "." + parameter.name).to(comparison.dtype()).clone();
     norms.push_back(
-        train::scale_and_clip_gradients(parameters, 1.0 / golden.meta.at("sample_size").get<double>(), number_or(golden.meta, "clip_norm", 0)));
+        train::scale_and_clip_gradients(parameters, 1.0 / golden.meta.at("sample_size").get<double>(), number(golden.meta, "clip_norm", 0)));
     rates.push_back(schedule.value(step));
     optimizer->step(rates.back());
     for (const auto& parameter : parameters) {
@@ -340,7 +326,11 @@ void check_optimizer(const GoldenCase& golden, Comparison& comparison) {
 
 void check_schedule(const GoldenCase& golden, Comparison& comparison) {
   for (const auto& [name, entry] : golden.meta.items()) {
-    if (!entry.is_object() || !entry.contains("values")) continue;
+    if (!entry.is_object()) continue;
+    if (!entry.contains("values")) {
+      comparison.fail(name + " has no values to compare");
+      continue;
+    }
     const train::Schedule schedule = make_schedule(entry);
     const double peak = entry["lr"].is_array() ? entry["lr"][0].get<double>() : entry["lr"].get<double>();
     for (const auto& pair : entry["values"]) {

@@ -60,8 +60,7 @@ void write_new_file(const fs::path& path, const std::string& content) {
   const int fd = ::open(path.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
   if (fd < 0) {
     SEQBOAT_CHECK(errno != EEXIST, ErrorKind::kFailed, "{}: exists, and is left as it is", path.string());
-    const bool full = errno == ENOSPC || errno == EDQUOT;
-    fail(full ? ErrorKind::kResource : ErrorKind::kFailed, "{}: cannot be created: {}", path.string(), std::strerror(errno));
+    fail(is_out_of_space(errno) ? ErrorKind::kResource : ErrorKind::kFailed, "{}: cannot be created: {}", path.string(), std::strerror(errno));
   }
   size_t written = 0;
   int error = 0;
@@ -77,8 +76,7 @@ void write_new_file(const fs::path& path, const std::string& content) {
   if (::close(fd) != 0 && error == 0) error = errno;
   if (error == 0) return;
   ::unlink(path.c_str());
-  fail(error == ENOSPC || error == EDQUOT || error == EFBIG ? ErrorKind::kResource : ErrorKind::kFailed, "{}: cannot be written: {}", path.string(),
-       std::strerror(error));
+  fail(is_out_of_space(error) ? ErrorKind::kResource : ErrorKind::kFailed, "{}: cannot be written: {}", path.string(), std::strerror(error));
 }
 
 int copy_recipe(const std::string& name, const std::string& target, Reporter& reporter) {

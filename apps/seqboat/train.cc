@@ -72,12 +72,13 @@ void add_train(CLI::App* app, Invocation* invocation) {
       ->required();
   command->add_option("--set", options->overrides, "sets a key of the recipe; repeatable")->type_name("section.key=value")->allow_extra_args(false);
   command->add_option("--out", options->out, "run directory to write; default: runs/<recipe>")->type_name("RUN_DIR");
-  command->add_option("--data", options->data, "folder of the data; generated data are made there if they are missing")->type_name("DIR");
+  command->add_option("--data", options->data, "folder of the data, taken as they are; generated data are made there if they are missing")
+      ->type_name("DIR");
   command->add_option("--steps", options->steps, "updates, short for --set train.steps=N")->check(whole_number(1))->type_name("N");
   command->add_option("--minutes", options->minutes, "stops after so long, with a checkpoint to go on from")
       ->check(number(0.001, 1e6))
       ->type_name("M");
-  command->add_flag("--dry-run", options->dry_run, "one step, sizes and time of a step; writes nothing");
+  command->add_flag("--dry-run", options->dry_run, "two updates; reports sizes, time and memory; writes nothing");
   add_common_options(command, invocation);
   command->footer(examples("seqboat train lra/listops-short --out runs/first", "seqboat train runs/first --minutes 10"));
   command->callback([invocation, options] {

@@ -15,6 +15,7 @@
 #include <nlohmann/json.hpp>
 
 #include "seqboat/base/error.h"
+#include "seqboat/base/file_io.h"
 
 namespace seqboat::app {
 namespace {
@@ -105,8 +106,7 @@ const std::atomic<int>& become_cooperative() {
 void write_stdout(std::string_view text) {
   const int error = write_all(STDOUT_FILENO, text);
   if (error == 0 || error == EPIPE) return;
-  const bool full = error == ENOSPC || error == EDQUOT || error == EFBIG;
-  fail(full ? ErrorKind::kResource : ErrorKind::kFailed, "standard output: {}", std::strerror(error));
+  fail(is_out_of_space(error) ? ErrorKind::kResource : ErrorKind::kFailed, "standard output: {}", std::strerror(error));
 }
 
 void write_stderr(std::string_view text) {

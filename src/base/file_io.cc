@@ -93,6 +93,10 @@ std::string read_file(const std::filesystem::path& path) {
   return content;
 }
 
+bool is_out_of_space(int error) noexcept {
+  return error == ENOSPC || error == EDQUOT || error == EFBIG;
+}
+
 void write_file_atomically(const std::filesystem::path& path, std::string_view content) {
   AtomicFileWriter writer(path);
   writer.append(content);
@@ -118,7 +122,7 @@ AtomicFileWriter::~AtomicFileWriter() {
 }
 
 void AtomicFileWriter::fail_with(const char* doing, int error) const {
-  const bool full = error == ENOSPC || error == EDQUOT || error == EFBIG || error == ENOMEM;
+  const bool full = is_out_of_space(error) || error == ENOMEM;
   fail(full ? ErrorKind::kResource : ErrorKind::kFailed, "{}: cannot be written: {}: {}; nothing was changed", path_.string(), doing,
        error == EFBIG ? "the limit on file sizes is reached" : describe(error));
 }

@@ -11,6 +11,7 @@ namespace seqboat::data {
 namespace {
 
 constexpr std::string_view kHeader = "Source\tTarget";
+constexpr const char* kHeaderInWords = "Source<TAB>Target";
 
 MappedFile open_data(const std::filesystem::path& path) {
   try {
@@ -35,7 +36,7 @@ SequenceDataset read_listops(const std::filesystem::path& path, Split split, con
 SequenceDataset read_listops_tsv(const std::filesystem::path& path, const ListopsReadOptions& options) {
   const MappedFile file = open_data(path);
   const std::string where = path.string();
-  SEQBOAT_CHECK(file.size() > 0, ErrorKind::kData, "{}: the file is empty: expected the line {} and samples", where, in_quotes(kHeader));
+  SEQBOAT_CHECK(file.size() > 0, ErrorKind::kData, "{}: the file is empty: expected the line {} and samples", where, kHeaderInWords);
   std::string_view rest(file.data(), file.size());
   int64_t line_number = 0;
   const auto next_line = [&] {
@@ -47,7 +48,7 @@ SequenceDataset read_listops_tsv(const std::filesystem::path& path, const Listop
     return line;
   };
   const std::string_view header = next_line();
-  SEQBOAT_CHECK(header == kHeader, ErrorKind::kData, "{}:1: expected the header {}, found {}", where, in_quotes(kHeader), in_quotes(header));
+  SEQBOAT_CHECK(header == kHeader, ErrorKind::kData, "{}:1: expected the header {}, found {}", where, kHeaderInWords, in_quotes(header));
   SEQBOAT_CHECK(!rest.empty(), ErrorKind::kData, "{}: no samples: expected lines after the header, found the end of the file", where);
 
   SequenceDataset dataset;

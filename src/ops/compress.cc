@@ -17,7 +17,8 @@ Tensor extract(const Tensor& h, const Tensor& active, const Tensor& active_index
 }
 
 TORCH_LIBRARY_FRAGMENT(seqboat, m) {
-  // How many tokens are active depends on the data; the fake of this operator is registered in Python.
+  // How many tokens are active depends on the data: no Meta function can tell it, which the tag says. Export and compile need a fake with an unbacked
+  // size, which only Python can register.
   m.def("active_index(Tensor active, Tensor cu_seqlens) -> (Tensor, Tensor, Tensor)", {at::Tag::dynamic_output_shape});
   m.def("compress(Tensor x, Tensor active, Tensor active_index) -> Tensor");
   m.def("extract(Tensor h, Tensor active, Tensor active_index) -> Tensor");

@@ -9,6 +9,7 @@
 #include <cstring>
 
 #include "seqboat/base/error.h"
+#include "seqboat/base/file_io.h"
 
 namespace seqboat::train {
 namespace {
@@ -16,8 +17,7 @@ namespace {
 namespace fs = std::filesystem;
 
 [[noreturn]] void fail_with(const fs::path& path, const char* what, int error) {
-  const bool full = error == ENOSPC || error == EDQUOT;
-  fail(full ? ErrorKind::kResource : ErrorKind::kFailed, "{}: {}: {}", path.string(), what, std::strerror(error));
+  fail(is_out_of_space(error) ? ErrorKind::kResource : ErrorKind::kFailed, "{}: {}: {}", path.string(), what, std::strerror(error));
 }
 
 void sync_folder(const fs::path& path) {

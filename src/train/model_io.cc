@@ -10,10 +10,13 @@
 #include "seqboat/base/safetensors.h"
 #include "seqboat/base/text.h"
 #include "seqboat/config/keys.h"
+#include "seqboat/config/model_size.h"
 #include "seqboat/config/run_dir.h"
 
 namespace seqboat::train {
 namespace {
+
+constexpr int64_t kSmallModel = int64_t{1} << 22;  // parameters, 16 MiB: no harm in building it for nothing
 
 DType dtype_of(const NamedTensor& item) {
   switch (item.tensor.scalar_type()) {
@@ -102,9 +105,16 @@ std::shared_ptr<nn::Model> load_model(const std::filesystem::path& dir) {
   SEQBOAT_CHECK(config.input != "tokens" || config.vocab_size > 0, ErrorKind::kModel, "{}: vocab_size must be positive, found {}",
                 (dir / "config.json").string(), config.vocab_size);
   // Before memory is taken for what the config asks: is there such a file at all?
-  SafetensorsFile::open(dir / "model.safetensors");
+  const std::filesystem::path weights = dir / "model.safetensors";
+  const SafetensorsFile source = SafetensorsFile::open(weights);
+  // And has it as many numbers? Of a small model load_tensors() says better which are missing.
+  int64_t found = 0;
+  for (const TensorView& view : source.tensors()) found += view.count();
+  const int64_t expected = config::parameter_count(config);
+  SEQBOAT_CHECK(expected <= std::max(found, kSmallModel), ErrorKind::kModel,
+                "{}: expected {} parameters, as config.json beside it asks for, found {}", weights.string(), expected, found);
   auto model = nn::make_model(config, 0);
-  load_tensors(dir / "model.safetensors", tensors_of(*model));
+  load_tensors(weights, tensors_of(*model));
   model->eval();
   return model;
 }

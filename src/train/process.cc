@@ -17,6 +17,7 @@
 #include <thread>
 
 #include "seqboat/base/error.h"
+#include "seqboat/base/file_io.h"
 #include "seqboat/kernels/simd.h"
 
 namespace seqboat::train {
@@ -91,7 +92,7 @@ void throw_translated() {
   } catch (const std::bad_alloc&) {
     throw Error(ErrorKind::kResource, "out of memory");
   } catch (const std::filesystem::filesystem_error& error) {
-    throw Error(error.code() == std::errc::no_space_on_device ? ErrorKind::kResource : ErrorKind::kFailed, first_line(error.what()));
+    throw Error(is_out_of_space(error.code().value()) ? ErrorKind::kResource : ErrorKind::kFailed, first_line(error.what()));
   } catch (const std::exception& error) {
     throw Error(ErrorKind::kFailed, first_line(error.what()));
   }

@@ -45,6 +45,13 @@ config::Recipe recipe_for(const EvalRequest& request, const config::ModelConfig&
   return recipe;
 }
 
+/// The folder to take as it is: the one given, else the run's own, which may have been given by hand when it was trained.
+fs::path data_of(const EvalRequest& request, const config::Recipe& recipe) {
+  const bool other_data = std::any_of(request.overrides.begin(), request.overrides.end(), [](const auto& set) { return set.rfind("data.", 0) == 0; });
+  if (!request.data_dir.empty() || other_data) return request.data_dir;
+  return recipe.data.path;
+}
+
 int evaluate_model(const EvalRequest& request, Reporter& reporter) {
   RunLog log(reporter, request.stop_signal);
   const fs::path dir = config::find_model_dir(request.model);
@@ -54,7 +61,7 @@ int evaluate_model(const EvalRequest& request, Reporter& reporter) {
   log.log(fmt::format("seqboat eval {}: cpu, {}, {} {}", dir.string(), kernels::simd_target(), threads, threads == 1 ? "thread" : "threads"));
 
   const auto model = load_model(dir);
-  const auto task = make_task(recipe, request.data_dir);
+  const auto task = make_task(recipe, data_of(request, recipe));
   config::ModelConfig config = model->config();
   try {
     task->complete(&config);

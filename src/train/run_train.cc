@@ -22,6 +22,7 @@
 #include "seqboat/train/resume.h"
 #include "seqboat/train/schedule.h"
 #include "seqboat/train/task.h"
+#include "train/memory_check.h"
 #include "train/metrics_log.h"
 #include "train/run_log.h"
 #include "train/text.h"
@@ -74,13 +75,16 @@ class Trainer {
     std::error_code error;
     // A run remembers where its data are.
     if (!request_.data_dir.empty()) recipe_.data.path = fs::absolute(request_.data_dir, error).string();
-    task_ = make_task(recipe_, {});
+    task_ = make_task(recipe_, request_.data_dir.empty() ? fs::path() : fs::path(recipe_.data.path));
     task_->complete(&recipe_.model);
     resolve(&recipe_);
+    check_memory(recipe_.model);
     if (!request_.dry_run) open_run_dir();
     load_data();
     build();
     if (request_.dry_run) return;
+    // Only now: until data and model have been seen to be good, a corrected recipe may still take the folder.
+    describe_run();
     go_on();
     metrics_.open(request_.run_dir / "metrics.jsonl", state_.step, state_.validated_step == state_.step);
   }
@@ -91,16 +95,13 @@ class Trainer {
     std::error_code error;
     const bool exists = config::is_run_dir(dir);
     if (exists) {
-      config::Recipe run = config::load_recipe(config);
-      resolve(&run);
-      task_->complete(&run.model);
+      const config::Recipe run = recipe_of_run(config);
       const std::vector<std::string> differing = differing_keys(run, recipe_);
       SEQBOAT_CHECK(differing.empty(), ErrorKind::kModel, "{}: holds a run of another config: {}", dir.string(), fmt::join(differing, "; "));
       going_on_ = true;
-      if (recipe_.data.path.empty() && !run.data.path.empty()) {
-        recipe_.data.path = run.data.path;
-        task_ = make_task(recipe_, {});
-      }
+      if (recipe_.data.path.empty()) recipe_.data.path = run.data.path;
+      // Where the run's data were found good they are taken as they are: they may have been given by hand.
+      if (request_.data_dir.empty() && recipe_.data.path == run.data.path) task_ = make_task(recipe_, run.data.path);
     } else {
       SEQBOAT_CHECK(!request_.resume, ErrorKind::kModel, "{}: no run directory: it has no config.toml", dir.string());
       for (const char* name : {"checkpoints", "model", "metrics.jsonl", "latest", "best"}) {
@@ -110,7 +111,24 @@ class Trainer {
     make_folders(dir);
     lock_.take(dir);
     log_.open(dir / "train.log");
-    write_file_atomically(config, config::to_toml(recipe_));
+  }
+
+  /// The recipe of the run that stands in the folder. A file that is none makes the folder another thing's.
+  config::Recipe recipe_of_run(const fs::path& file) const {
+    try {
+      config::Recipe run = config::load_recipe(file);
+      resolve(&run);
+      task_->complete(&run.model);
+      return run;
+    } catch (const Error& error) {
+      if (error.kind() != ErrorKind::kConfig) throw;
+      fail(ErrorKind::kModel, "{}: holds something else than a run of this recipe: {}", file.parent_path().string(), error.what());
+    }
+  }
+
+  void describe_run() {
+    const fs::path& dir = request_.run_dir;
+    write_file_atomically(dir / "config.toml", config::to_toml(recipe_));
     ordered_json environment = {{"version", request_.version}, {"seed", recipe_.train.seed}, {"threads", threads_}};
     environment.update(machine_json());
     environment["recipe"] = request_.recipe_name;
@@ -228,6 +246,7 @@ class Trainer {
     lr_ = schedule_->value(state_.step);
     optimizer_->zero_grad();
     last_ = StepResult{};
+    last_batches_.clear();
     int64_t samples = 0;
     double loss_sum = 0;
     for (int64_t micro = 0; micro < recipe_.train.accumulate; ++micro) {
@@ -242,17 +261,17 @@ class Trainer {
       options.trace = &traces;
       torch::Tensor loss = task_->loss_sum(model_->forward(batch.src, batch.src1 ? &*batch.src1 : nullptr, options), batch);
       const double value = loss.sum().item<double>();
-      if (!std::isfinite(value)) diverged("the loss", value, examples);
+      if (!std::isfinite(value)) diverged("the loss", value, {examples});
       loss.sum().backward();
       loss_sum += value;
       samples += batch.sample_size;
       last_.tokens += batch.tokens;
       last_.sequences += static_cast<int64_t>(examples.size());
-      last_examples_ = examples;
+      last_batches_.push_back(examples);
       for (size_t i = 0; i < traces.size(); ++i) count_active(traces[i], batch, static_cast<int64_t>(i));
     }
     last_.grad_norm = scale_and_clip_gradients(optimizer_->parameters(), 1.0 / static_cast<double>(samples), recipe_.optim.clip_norm);
-    if (!std::isfinite(last_.grad_norm)) diverged("the gradient norm", last_.grad_norm, last_examples_);
+    if (!std::isfinite(last_.grad_norm)) diverged("the gradient norm", last_.grad_norm, last_batches_);
     optimizer_->step(lr_);
     last_.loss = loss_sum / static_cast<double>(samples);
 
@@ -283,16 +302,25 @@ class Trainer {
     state_.window.active[static_cast<size_t>(layer)] += active;
   }
 
-  [[noreturn]] void diverged(const char* what, double value, const std::vector<int64_t>& examples) {
-    constexpr size_t kShown = 8;
-    const std::vector<int64_t> shown(examples.begin(), examples.begin() + static_cast<std::ptrdiff_t>(std::min(kShown, examples.size())));
+  /// Names the examples of the micro-batches, some of each.
+  [[noreturn]] void diverged(const char* what, double value, const std::vector<std::vector<int64_t>>& batches) {
+    const size_t shown = std::clamp<size_t>(64 / batches.size(), 1, 8);
+    size_t count = 0;
+    std::string examples;
+    for (const std::vector<int64_t>& batch : batches) {
+      count += batch.size();
+      const auto end = batch.begin() + static_cast<std::ptrdiff_t>(std::min(shown, batch.size()));
+      examples += fmt::format("{}{}{}", examples.empty() ? "" : " | ", fmt::join(batch.begin(), end, ", "), end == batch.end() ? "" : ", ...");
+    }
     const auto steps = store_.steps();
     const std::string before =
         request_.dry_run || steps.empty() ? std::string() : fmt::format("; the checkpoint before it is {}", CheckpointStore::name_of(steps[0]));
-    fail(ErrorKind::kDiverged, "diverged at step {}: {} is {} on the batch of {} training examples {}{} (epoch {}, learning rate {:.3g}){}",
-         state_.step + 1, what, value, examples.size(), fmt::join(shown, ", "), examples.size() > kShown ? ", ..." : "", sampler_->state().epoch, lr_,
-         before);
+    const std::string micro = batches.size() > 1 ? fmt::format("{} micro-batches", batches.size()) : "batch";
+    fail(ErrorKind::kDiverged, "diverged at step {}: {} is {} on the {} of {} training examples {} (epoch {}, learning rate {:.3g}){}",
+         state_.step + 1, what, value, micro, count, examples, sampler_->state().epoch, lr_, before);
   }
+
+  int64_t last_example() const { return last_batches_.empty() ? -1 : last_batches_.back().back(); }
 
   std::vector<double> window_rates() const {
     std::vector<double> out;
@@ -343,7 +371,7 @@ class Trainer {
     if (!std::isfinite(result.score.loss())) {
       fail(ErrorKind::kDiverged,
            "diverged at step {}: the loss on the validation split is {} after an update on {} training examples, the last of them {}", state_.step,
-           result.score.loss(), last_.sequences, last_examples_.empty() ? -1 : last_examples_.back());
+           result.score.loss(), last_.sequences, last_example());
     }
     const double value = result.metric.value;
     const bool better = state_.best_step == 0 || (task_->higher_is_better() ? value > state_.best_value : value < state_.best_value);
@@ -371,7 +399,7 @@ class Trainer {
     for (const NamedParameter& p : optimizer_->parameters()) {
       if (std::isfinite(kernels::sum_of_squares<float>(p.tensor.numel(), p.tensor.const_data_ptr<float>()))) continue;
       fail(ErrorKind::kDiverged, "diverged at step {}: parameter {} is not finite after an update on {} training examples, the last of them {}",
-           state_.step, p.name, last_.sequences, last_examples_.empty() ? -1 : last_examples_.back());
+           state_.step, p.name, last_.sequences, last_example());
     }
     const Clock::time_point begin = Clock::now();
     state_.seconds = begin_seconds_ + seconds_since(begin_);
@@ -468,7 +496,7 @@ class Trainer {
   int64_t saved_step_ = 0;
   double lr_ = 0;
   StepResult last_;
-  std::vector<int64_t> last_examples_;
+  std::vector<std::vector<int64_t>> last_batches_;  ///< examples of the last update, by micro-batch
 
   const Clock::time_point born_ = Clock::now();
   Clock::time_point begin_ = born_;

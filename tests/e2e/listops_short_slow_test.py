@@ -1,15 +1,14 @@
 """Short ListOps, learnt: the quick recipe with three seeds, a fixed number of steps, held to the shortcut ladder of its own data."""
 
-import pathlib
 import unittest
 
-from support import BINARY, CliTest
+from support import HAS_TRAIN, CliTest
 
 SEEDS = (1, 2, 3)
 MINIMUM = 0.50  # the root-operator rule gets .37 of these data, one level .57
 
 
-@unittest.skipUnless(list(pathlib.Path(BINARY).resolve().parent.parent.glob("lib/libseqboat_train_verbs.so")), "this build has no LibTorch: no train, no eval")
+@unittest.skipUnless(HAS_TRAIN, "this build has no LibTorch: no train, no eval")
 class ShortListOps(CliTest):
     timeout = 1800
 

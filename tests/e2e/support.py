@@ -12,6 +12,9 @@ import unittest
 BINARY = os.environ.get("SEQBOAT_BINARY", "build/release/bin/seqboat")
 SOURCE_DIR = pathlib.Path(os.environ.get("SEQBOAT_SOURCE_DIR", pathlib.Path(__file__).resolve().parents[2]))
 
+# CMake says whether train and eval were built; without CMake the module beside the program does.
+HAS_TRAIN = os.environ.get("SEQBOAT_EXPECT_TRAIN", str(int(any(pathlib.Path(BINARY).resolve().parent.parent.glob("lib/libseqboat_train_verbs.so"))))) == "1"
+
 MODEL_CONFIG = {
     "layer": "seqboat", "encoder": "ema", "input": "tokens", "vocab_size": 20, "channels": 1, "d_model": 8, "d_hidden": 16, "d_attn": 4,
     "d_state": 2, "n_layers": 1, "window_size": 4, "truncation": 0, "causal": False, "attention": "softmax", "position": "simple",

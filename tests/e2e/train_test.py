@@ -2,13 +2,13 @@
 
 import json
 import os
-import pathlib
+import resource
 import signal
 import subprocess
 import time
 import unittest
 
-from support import BINARY, CliTest
+from support import BINARY, HAS_TRAIN, CliTest
 
 TINY = {
     "model.d_model": 16, "model.d_hidden": 24, "model.d_attn": 8, "model.d_state": 4, "model.n_layers": 2, "model.window_size": 8,
@@ -20,7 +20,7 @@ TINY = {
 }
 
 
-@unittest.skipUnless(list(pathlib.Path(BINARY).resolve().parent.parent.glob("lib/libseqboat_train_verbs.so")), "this build has no LibTorch: no train, no eval")
+@unittest.skipUnless(HAS_TRAIN, "this build has no LibTorch: no train, no eval")
 class Training(CliTest):
     def arguments(self, name, **changes):
         settings = {**TINY, **{key.replace("__", "."): value for key, value in changes.items()}}
@@ -143,6 +143,70 @@ class Training(CliTest):
         self.expect(4, *self.arguments("run", data__train_examples=50, data__valid_examples=20, data__test_examples=20), "--data", folder, parts=[train, "8", "x"])
         train.write_text("")
         self.expect(4, *self.arguments("run2", data__train_examples=50, data__valid_examples=20, data__test_examples=20), "--data", folder, parts=[train, "empty"])
+
+    def make_other_data(self, folder):
+        """Data of other options than the recipe's."""
+        self.expect(0, "data", "make", "listops", "--out", folder, "--min-length", 5, "--max-length", 30, "--max-depth", 3, "--max-args", 3, "--train", 70, "--valid", 30,
+                    "--test", 20, "--quiet")
+
+    def test_data_given_by_hand_are_taken_as_they_are(self):
+        folder = self.dir / "data"
+        self.make_other_data(folder)
+        short = {"train__steps": 20, "train__eval_every": 10}
+        self.expect(0, *self.arguments("run", **short), "--data", folder, "--quiet")
+        self.assertIn(str(folder), (self.dir / "run" / "config.toml").read_text())
+        self.expect(0, *self.arguments("run", **{**short, "train__steps": 30}), "--quiet")  # the run remembers the folder
+        self.expect(0, "train", self.dir / "run", "--steps", 40, "--quiet")
+        self.assertEqual((self.dir / "run" / "train.log").read_text().count(f"70 training and 30 validation examples in {folder}"), 3)
+        self.assertEqual(self.json_of("eval", self.dir / "run", "--split", "valid")["examples"], 30)
+        # What the recipe names is held to what it says.
+        self.expect(4, *self.arguments("named", data__path=str(folder)), parts=["other options"])
+        self.expect(4, "eval", self.dir / "run", "--set", "data.max_length=50", parts=["other options"])
+        # One file cannot be two splits.
+        for more in ([], ["--dry-run"]):
+            self.expect(4, *self.arguments("file"), *more, "--data", folder / "basic_train.tsv", parts=["basic_train.tsv: expected a folder with basic_train.tsv and basic_val.tsv"])
+
+    def test_a_failed_beginning_leaves_the_folder_to_a_corrected_recipe(self):
+        self.make_other_data(self.dir / "data")
+        self.expect(4, *self.arguments("run", data__path=str(self.dir / "data")))
+        self.expect(4, *self.arguments("run", train__max_tokens=3), parts=["max_tokens"])
+        self.assertFalse((self.dir / "run" / "config.toml").exists())
+        self.expect(0, *self.arguments("run", train__steps=10, model__d_model=8), "--quiet")
+
+    def test_a_folder_with_another_config_toml_is_left_alone(self):
+        for number, text in enumerate(("this is = = no TOML", "[server]\nport = 80\n", "")):
+            folder = self.dir / f"other{number}"
+            folder.mkdir()
+            (folder / "config.toml").write_text(text)
+            self.expect(5, *self.arguments(folder.name), parts=[folder])
+            self.assertEqual([p.name for p in folder.iterdir()], ["config.toml"])
+            self.assertEqual((folder / "config.toml").read_text(), text)
+
+    def test_no_space(self):
+        # The limit on file sizes stands for a full disk: in the middle of a line of the metrics, then in the middle of a checkpoint.
+        self.train("run", train__steps=20, train__log_every=1)
+        before, checkpoint = self.weights("run"), self.newest("run").name
+        metrics = (self.dir / "run" / "metrics.jsonl").stat().st_size
+        for limit, file in ((metrics + 300, "metrics.jsonl"), (metrics + 5000, "safetensors")):
+            done = self.expect(7, *self.arguments("run", train__steps=60, train__log_every=1 if file == "metrics.jsonl" else 50), "--quiet", parts=[file],
+                               preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)))
+            self.assertNotIn("Traceback", done.stderr)
+            self.assertEqual((self.newest("run").name, self.weights("run")), (checkpoint, before))
+            self.assertEqual(self.json_of("eval", self.dir / "run")["examples"], 60)
+        self.train("run", train__steps=60)
+        self.assertEqual(self.newest("run").name, "step-00000060")
+
+    def test_a_model_larger_than_the_machine_is_refused_at_once(self):
+        for key, value in (("d_model", 65536), ("max_positions", 10**9)):
+            settings = {"model__position": "simple", "model__n_layers": 1024, f"model__{key}": value}
+            done = self.expect(7, *self.arguments("large", **settings), parts=["GiB", "model.n_layers = 1024", f"model.{key} = {value}"])
+            self.assertIn("parameters", done.stderr)
+            self.assertFalse((self.dir / "large").exists())
+        # A model whose config asks for what its file has not.
+        self.train("run", train__steps=20)
+        config = self.dir / "run" / "model" / "config.json"
+        config.write_text(json.dumps({**json.loads(config.read_text()), "d_model": 65536, "n_layers": 1024}))
+        self.expect(5, "eval", self.dir / "run", parts=["model.safetensors", "parameters"])
 
     def test_eval_of_what_is_no_model(self):
         self.expect(5, "eval", self.dir)

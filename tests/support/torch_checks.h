@@ -3,8 +3,12 @@
 #include <gtest/gtest.h>
 #include <torch/torch.h>
 
+#include <cstring>
 #include <functional>
+#include <string>
 #include <vector>
+
+#include "support/expect_close.h"
 
 namespace seqboat::test {
 
@@ -45,11 +49,40 @@ inline torch::Tensor offsets(std::vector<int64_t> lengths) {
   return torch::tensor(ends, torch::kInt64);
 }
 
-/// Equal to the last bit, NaN never.
+/// The same bytes in one shape and dtype (0 is not -0), and no NaN among them.
 inline ::testing::AssertionResult same_bits(const torch::Tensor& a, const torch::Tensor& b) {
-  if (a.sizes() != b.sizes()) return ::testing::AssertionFailure() << "shapes " << a.sizes() << " and " << b.sizes();
-  if (torch::equal(a, b)) return ::testing::AssertionSuccess();
-  return ::testing::AssertionFailure() << "largest difference " << (a - b).abs().max().item<double>();
+  if (a.sizes() != b.sizes() || a.scalar_type() != b.scalar_type())
+    return ::testing::AssertionFailure() << a.scalar_type() << " " << a.sizes() << " against " << b.scalar_type() << " " << b.sizes();
+  const torch::Tensor left = a.detach().contiguous(), right = b.detach().contiguous();
+  const bool same_bytes = left.nbytes() == 0 || std::memcmp(left.const_data_ptr(), right.const_data_ptr(), left.nbytes()) == 0;
+  if (same_bytes && torch::equal(left, right)) return ::testing::AssertionSuccess();
+  return ::testing::AssertionFailure() << "largest difference " << (left - right).abs().max().item<double>();
 }
+
+/// |got - want| <= tolerance for every element of two tensors of one shape and dtype; a failure names the worst. NaN never passes.
+inline ::testing::AssertionResult close(const torch::Tensor& got, const torch::Tensor& want, Tolerance tolerance) {
+  if (got.sizes() != want.sizes() || got.scalar_type() != want.scalar_type())
+    return ::testing::AssertionFailure() << got.scalar_type() << " " << got.sizes() << " against " << want.scalar_type() << " " << want.sizes();
+  const torch::Tensor a = got.detach().to(torch::kFloat64).contiguous(), b = want.detach().to(torch::kFloat64).contiguous();
+  return close(a.const_data_ptr<double>(), b.const_data_ptr<double>(), a.numel(), tolerance);
+}
+
+/// What the c10::Error says that f throws, or "(no error)".
+template <class F>
+std::string c10_message(const F& f) {
+  try {
+    f();
+  } catch (const c10::Error& error) {
+    return error.what_without_backtrace();
+  }
+  return "(no error)";
+}
+
+/// The statement throws a c10::Error whose message has `part` in it.
+#define EXPECT_C10_ERROR(statement, part)                                         \
+  do {                                                                            \
+    const std::string message = ::seqboat::test::c10_message([&] { statement; }); \
+    EXPECT_NE(message.find(part), std::string::npos) << message;                  \
+  } while (false)
 
 }  // namespace seqboat::test

@@ -11,6 +11,10 @@ namespace seqboat {
 /// The whole file as bytes. Error (kFailed) naming the path if it cannot be read.
 std::string read_file(const std::filesystem::path& path);
 
+/// Whether an errno of opening or writing a file says that there is no room for it: a full disk, a used-up quota, the limit on file sizes. Error
+/// (kResource), where others are (kFailed).
+bool is_out_of_space(int error) noexcept;
+
 /// Writes a file whole or not at all: temporary name in the same folder, fsync, rename, fsync of the folder.
 /// A full disk is Error (kResource), any other failure Error (kFailed); what stood there before stays as it was.
 void write_file_atomically(const std::filesystem::path& path, std::string_view content);

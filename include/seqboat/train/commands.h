@@ -21,7 +21,7 @@ struct TrainRequest {
   bool resume = false;                            ///< the user named the run directory itself: it must hold a run that goes on
   std::filesystem::path data_dir;                 ///< --data; empty = recipe.data.path, else the cache folder
   double minutes = 0;                             ///< --minutes: stop with a checkpoint after so long; 0 = no limit
-  bool dry_run = false;                           ///< build model and data, run one step, report sizes, write nothing
+  bool dry_run = false;                           ///< build model and data, run two updates, report sizes, write nothing
   std::vector<std::string> overrides;             ///< the --set arguments as given, for environment.json
   std::vector<std::string> command_line;          ///< argv, for environment.json
   std::string version;                            ///< the program's, for the log and environment.json; empty = unknown

@@ -51,6 +51,7 @@ class ListopsTask : public ClassificationTask {
   }
 
   void load(const std::vector<Split>& splits, Reporter& reporter) override {
+    if (splits.size() > 1) refuse_file();
     std::error_code error;
     std::vector<Split> wanted;  // a folder given by hand may hold ListOps of any kind; only what it lacks is made
     for (const Split split : splits) {
@@ -69,9 +70,10 @@ class ListopsTask : public ClassificationTask {
   }
 
   void load_sample(int64_t examples) override {
+    refuse_file();
     std::error_code error;
     const int64_t count = std::min(examples, sizes_.train);
-    if (fs::is_regular_file(is_file_ ? path_ : data::listops_file(path_, Split::kTrain), error)) {
+    if (fs::is_regular_file(data::listops_file(path_, Split::kTrain), error)) {
       add(Split::kTrain, data::read_listops(path_, Split::kTrain));
     } else {
       add(Split::kTrain, data::generate_listops(sizes_.shape, sizes_.seed, Split::kTrain, 0, count));
@@ -102,6 +104,12 @@ class ListopsTask : public ClassificationTask {
   }
 
  private:
+  /// One file cannot be two splits.
+  void refuse_file() const {
+    SEQBOAT_CHECK(!is_file_, ErrorKind::kData, "{}: expected a folder with {} and {}, found a file", path_.string(),
+                  data::listops_file({}, Split::kTrain).string(), data::listops_file({}, Split::kValid).string());
+  }
+
   static data::ListopsMakeOptions make_options(const config::DataConfig& d) {
     data::ListopsMakeOptions out;
     out.shape = {d.min_length, d.max_length, d.max_depth, d.max_args};

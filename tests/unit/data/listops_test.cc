@@ -239,7 +239,7 @@ TEST_F(ListopsTsv, AFolderOrAFile) {
 TEST_F(ListopsTsv, BadFilesAreNamedByFileLineExpectedAndFound) {
   const std::string header = "Source\tTarget\n";
   refuse("", {"empty"});
-  refuse("\n", {":1:", "'Source\\x09Target'", "found ''"});
+  refuse("\n", {":1:", "header Source<TAB>Target", "found ''"});
   refuse("[MAX 1 2 ]\t2\n", {":1:", "header", "[MAX 1 2 ]"});
   refuse("Source,Target\n", {":1:", "Source,Target"});
   refuse(header, {"no samples"});

@@ -148,6 +148,16 @@ TEST_F(BadModel, AnotherShapeOrDtypeIsNamed) {
   expect_refusal({original.name, "expected the dtype F32, found I32"});
 }
 
+TEST_F(BadModel, AConfigOfALargerModelIsRefusedBeforeItIsBuilt) {
+  auto config = nlohmann::json::parse(read_file(bad_ / "model/config.json"));
+  config["d_model"] = 65536;  // thousands of gigabytes: the test would not survive it
+  config["n_layers"] = 1024;
+  write_file_atomically(bad_ / "model/config.json", config.dump());
+  int64_t numbers = 0;
+  for (const TensorView& view : tensors_) numbers += view.count();
+  expect_refusal({"model.safetensors", "parameters, as config.json beside it asks for, found " + std::to_string(numbers)});
+}
+
 TEST_F(BadModel, ABrokenFileIsAModelError) {
   write_file_atomically(bad_ / "model/model.safetensors", "12345");
   Listener listener;
