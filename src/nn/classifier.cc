@@ -12,11 +12,14 @@ Tensor pool(const Tensor& x, const Tensor& cu_seqlens, const std::string& kind) 
   if (kind == "mean") return ops::segment_sum(x, cu_seqlens, true);
   TORCH_CHECK(kind == "first", "seqboat::nn::pool: kind must be mean or first, got '", kind, "'");
   const int64_t batch = cu_seqlens.size(0) - 1;
+  TORCH_CHECK(cu_seqlens[batch].item<int64_t>() == x.size(0), "seqboat::nn::pool: cu_seqlens must end at ", x.size(0), ", got ",
+              cu_seqlens[batch].item<int64_t>());
   const Tensor first = cu_seqlens.narrow(0, 0, batch).contiguous();
   const int64_t* offsets = cu_seqlens.const_data_ptr<int64_t>();
   Tensor chosen = torch::zeros({x.size(0)}, torch::kUInt8);
   for (int64_t b = 0; b < batch; ++b) {
-    TORCH_CHECK(offsets[b] < offsets[b + 1], "seqboat::nn::pool: sequence ", b, " is empty and has no first token");
+    TORCH_CHECK(0 <= offsets[b] && offsets[b] < offsets[b + 1] && offsets[b + 1] <= x.size(0), "seqboat::nn::pool: sequence ", b,
+                " is empty and has no first token");
     chosen.mutable_data_ptr<uint8_t>()[offsets[b]] = 1;
   }
   return ops::compress(x, chosen, first);

@@ -10,6 +10,9 @@ PackedLayout PackedLayout::make(const torch::Tensor& cu_seqlens, const RandomKey
   PackedLayout layout{.cu_seqlens = cu_seqlens.contiguous(), .positions = {}, .sequence_ids = {}, .pass = pass};
   const int64_t batch = cu_seqlens.size(0) - 1;
   const int64_t* offsets = layout.cu_seqlens.const_data_ptr<int64_t>();
+  TORCH_CHECK(offsets[0] == 0, "seqboat: cu_seqlens must begin at 0, got ", offsets[0]);
+  for (int64_t b = 0; b < batch; ++b)
+    TORCH_CHECK(offsets[b] <= offsets[b + 1], "seqboat: cu_seqlens must not decrease, got ", offsets[b], " then ", offsets[b + 1], " at ", b);
   layout.positions = torch::empty({offsets[batch]}, torch::kInt64);
   layout.sequence_ids = torch::empty({offsets[batch]}, torch::kInt64);
   TORCH_CHECK(!random.sequence_ids.defined() || random.sequence_ids.size(0) == batch, "seqboat: sequence_ids must be (", batch, "), got ",

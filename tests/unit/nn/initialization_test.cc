@@ -19,8 +19,12 @@ constexpr double kTruncatedSpread = 0.8796;  // standard deviation of a standard
 void expect_statistics(const Tensor& t, double mean, double std, double bound, const std::string& name) {
   const double n = static_cast<double>(t.numel());
   EXPECT_NEAR(t.mean().item<double>(), mean, 5 * std / std::sqrt(n)) << name;
-  if (n > 50) EXPECT_NEAR(t.std().item<double>(), std, 5 * std / std::sqrt(2 * n) + 1e-4 * std) << name;
-  if (bound > 0) EXPECT_LE((t - mean).abs().max().item<double>(), bound * (1 + 1e-6)) << name;
+  if (n > 50) {
+    EXPECT_NEAR(t.std().item<double>(), std, 5 * std / std::sqrt(2 * n) + 1e-4 * std) << name;
+  }
+  if (bound > 0) {
+    EXPECT_LE((t - mean).abs().max().item<double>(), bound * (1 + 1e-6)) << name;
+  }
 }
 
 TEST(Initialization, ListOpsModel) {
