@@ -101,6 +101,7 @@ void check_model_incremental(const GoldenCase& golden, Comparison& comparison);
 void check_op(const GoldenCase& golden, Comparison& comparison);
 void check_optimizer(const GoldenCase& golden, Comparison& comparison);
 void check_schedule(const GoldenCase& golden, Comparison& comparison);
+void check_trajectory(const GoldenCase& golden, Comparison& comparison);  ///< held to the tolerances that its own json states
 
 /// Adaptive input and softmax alone: the op of that name.
 void check_adaptive_op(const GoldenCase& golden, Comparison& comparison);

@@ -24,7 +24,6 @@ using golden::GoldenCase;
 const char* const kUnmatchedFlags[] = {"batch_wide_compression", "laplace_mask_leak", "batchnorm_counts_padding"};
 
 std::string reason_to_skip(const GoldenCase& golden, const nlohmann::json& entry) {
-  if (golden.kind == "trajectory") return "kind trajectory belongs to the trainer's own check";
   if (golden.kind == "op") {
     const std::string op = golden::word(golden.meta, "op", "");
     if (op == "gumbel" || op == "span") return "op " + op + " belongs to the general mechanism";
@@ -45,6 +44,7 @@ void run(const GoldenCase& golden, Comparison& comparison) {
   if (golden.kind == "op") return check_op(golden, comparison);
   if (golden.kind == "optim") return check_optimizer(golden, comparison);
   if (golden.kind == "schedule") return check_schedule(golden, comparison);
+  if (golden.kind == "trajectory") return check_trajectory(golden, comparison);
   seqboat::fail(seqboat::ErrorKind::kData, "unknown kind '{}'", golden.kind);
 }
 

@@ -4,6 +4,7 @@
 #include <sstream>
 
 #include "golden_case.h"
+#include "model_cases.h"
 #include "recorded.h"
 #include "seqboat/base/error.h"
 #include "seqboat/base/philox.h"
@@ -22,11 +23,11 @@ using seqboat::config::ModelConfig;
 namespace nn = seqboat::nn;
 namespace ops = seqboat::ops;
 
-namespace {
-
 bool is_language_model(const json& config) {
   return config.contains("decoder_layers");
 }
+
+namespace {
 
 /// What LRA, speech and language-model configs have in common.
 void common_keys(const json& config, const char* norm_key, ModelConfig& model) {
@@ -39,6 +40,8 @@ void common_keys(const json& config, const char* norm_key, ModelConfig& model) {
   model.temperature_init = number(config, "init_temp_scale", 0.3);
   model.router_bias = number(config, "act_bias", 0.0);
 }
+
+}  // namespace
 
 ModelConfig classifier_config(const GoldenCase& golden, const json& config) {
   ModelConfig model;
@@ -88,6 +91,8 @@ ModelConfig language_model_config(const GoldenCase& golden, const json& config) 
   model.vocab_size = integer(golden.meta, "vocab");
   return model;
 }
+
+namespace {
 
 /// A module's name in the case, e.g. "decoder.layers.0.slag_layer" or "...#call1": which layer and which pass.
 void compare_records(const GoldenCase& golden, const std::vector<nn::LayerTrace>& trace, int64_t n_layers, const std::vector<Unpadded>& passes,

@@ -11,15 +11,12 @@
 #include "seqboat/nn/norm.h"
 #include "seqboat/nn/official_names.h"
 #include "seqboat/ops/ops.h"
-#include "seqboat/train/optimizer.h"
-#include "seqboat/train/schedule.h"
 
 namespace golden {
 
 using seqboat::PhiloxStream;
 namespace nn = seqboat::nn;
 namespace ops = seqboat::ops;
-namespace train = seqboat::train;
 
 namespace {
 
@@ -221,37 +218,6 @@ void check_real_embedding(const GoldenCase& golden, Comparison& comparison) {
   if (positions_too) comparison.gradient("grad.param.pos_emb.scale", positions->scale.grad());
 }
 
-std::pair<double, double> parse_betas(const json& value) {
-  if (value.is_array()) return {value[0].get<double>(), value[1].get<double>()};
-  std::string text = value.get<std::string>();
-  std::erase_if(text, [](char c) { return c == '(' || c == ')' || c == '[' || c == ']'; });
-  const size_t comma = text.find(',');
-  return {std::stod(text.substr(0, comma)), std::stod(text.substr(comma + 1))};
-}
-
-train::Schedule make_schedule(const json& args) {
-  train::ScheduleOptions options;
-  const std::string name = word(args, "lr_scheduler", word(args, "scheduler", "(none)"));
-  if (name == "linear_decay") {
-    options.kind = train::ScheduleKind::kLinearDecay;
-  } else if (name == "polynomial_decay") {
-    options.kind = train::ScheduleKind::kPolynomialDecay;
-  } else if (name == "inverse_sqrt") {
-    options.kind = train::ScheduleKind::kInverseSqrt;
-  } else if (name == "fixed") {
-    options.kind = train::ScheduleKind::kConstant;
-  } else {
-    seqboat::fail(seqboat::ErrorKind::kData, "schedule {}: expected linear_decay, polynomial_decay, inverse_sqrt or fixed", name);
-  }
-  options.lr = args.at("lr").is_array() ? args["lr"][0].get<double>() : args["lr"].get<double>();
-  options.warmup = static_cast<int64_t>(number(args, "warmup_updates", 0));
-  options.warmup_init_lr = number(args, "warmup_init_lr", -1);
-  options.total_steps = static_cast<int64_t>(number(args, "total_num_update", 0));
-  options.power = name == "linear_decay" ? number(args, "warmup_power", 1) : number(args, "power", 1);
-  options.end_lr = number(args, "end_learning_rate", 0);
-  return train::Schedule(options);
-}
-
 }  // namespace
 
 void check_op(const GoldenCase& golden, Comparison& comparison) {
@@ -266,79 +232,6 @@ void check_op(const GoldenCase& golden, Comparison& comparison) {
   if (op == "real_embedding") return check_real_embedding(golden, comparison);
   if (op == "adaptive") return check_adaptive_op(golden, comparison);
   seqboat::fail(seqboat::ErrorKind::kData, "{}: unknown op '{}'", golden.name, op);
-}
-
-void check_optimizer(const GoldenCase& golden, Comparison& comparison) {
-  const json& args = golden.meta.at("args");
-  const std::string name = args.at("optimizer").get<std::string>();
-  const std::string prefix = name + "_", suffix = comparison.is_double() ? ".f64" : ".f32";
-  train::OptimizerOptions options;
-  std::tie(options.betas[0], options.betas[1]) = parse_betas(args.at(prefix + "betas"));
-  options.eps = args.at(prefix + "eps").get<double>();
-  options.weight_decay = number(args, "weight_decay", 0);
-  const train::Schedule schedule = make_schedule(args);
-
-  std::vector<train::NamedParameter> parameters;
-  for (int64_t i = 0; golden.has("param." + std::to_string(i)); ++i)
-    parameters.push_back({std::to_string(i), leaf(golden.at("param." + std::to_string(i)), comparison)});
-  std::unique_ptr<train::Optimizer> optimizer;
-  if (name == "adam") {
-    optimizer = std::make_unique<train::Adam>(parameters, options);
-  } else if (name == "radam") {
-    optimizer = std::make_unique<train::RAdam>(parameters, options);
-  } else {
-    seqboat::fail(seqboat::ErrorKind::kData, "{}: unknown optimizer '{}'", golden.name, name);
-  }
-
-  // The float32 run is held to the stored float64 one as well: with f32_vs_f64, the official float32 run's own error, as the figure.
-  double figure = -1;
-  if (golden.meta.contains("f32_vs_f64"))
-    for (const auto& value : golden.meta["f32_vs_f64"]) figure = std::max(figure, value.get<double>());
-  const auto compare = [&](const std::string& reference, const Tensor& got, const Tensor& want) {
-    const double largest = want.numel() > 0 ? want.abs().max().item<double>() : 0;
-    comparison.close(reference, got, want,
-                     comparison.is_double() ? 1e-9 * largest
-                     : figure >= 0          ? std::max(10 * figure, 1e-6 * largest)
-                                            : 1e-5 * largest);
-  };
-  const int64_t steps = golden.meta.at("steps").get<int64_t>();
-  std::vector<double> norms, rates;
-  for (int64_t step = 0; step < steps; ++step) {
-    for (auto& parameter : parameters)
-      parameter.tensor.mutable_grad() = golden.at("grad.step" + std::to_string(step) + "." + parameter.name).to(comparison.dtype()).clone();
-    norms.push_back(
-        train::scale_and_clip_gradients(parameters, 1.0 / golden.meta.at("sample_size").get<double>(), number(golden.meta, "clip_norm", 0)));
-    rates.push_back(schedule.value(step));
-    optimizer->step(rates.back());
-    for (const auto& parameter : parameters) {
-      const std::string reference = "param_after.step" + std::to_string(step) + "." + parameter.name + ".f64";
-      if (golden.has(reference)) compare(reference, parameter.tensor, golden.at(reference));
-    }
-  }
-  compare("gnorm.f64", torch::tensor(norms, torch::kFloat64), golden.at("gnorm.f64"));
-  comparison.close("lr.f64", torch::tensor(rates, torch::kFloat64), golden.at("lr.f64"), 1e-9 * golden.at("lr.f64").abs().max().item<double>());
-  for (const auto& state : optimizer->state()) {
-    const size_t dot = state.name.find('.');
-    const std::string reference = state.name.substr(0, dot) + ".final." + state.name.substr(dot + 1) + ".f64";
-    if (golden.has(reference)) compare(reference, state.tensor, golden.at(reference));
-  }
-}
-
-void check_schedule(const GoldenCase& golden, Comparison& comparison) {
-  for (const auto& [name, entry] : golden.meta.items()) {
-    if (!entry.is_object()) continue;
-    if (!entry.contains("values")) {
-      comparison.fail(name + " has no values to compare");
-      continue;
-    }
-    const train::Schedule schedule = make_schedule(entry);
-    const double peak = entry["lr"].is_array() ? entry["lr"][0].get<double>() : entry["lr"].get<double>();
-    for (const auto& pair : entry["values"]) {
-      const int64_t update = pair[0].get<int64_t>();
-      comparison.close(name + " at " + std::to_string(update), torch::tensor(schedule.value(update), torch::kFloat64),
-                       torch::tensor(pair[1].get<double>(), torch::kFloat64), 1e-9 * peak);
-    }
-  }
 }
 
 }  // namespace golden

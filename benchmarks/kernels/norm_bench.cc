@@ -35,6 +35,7 @@ struct Buffers {
 
   int64_t rows, dim;
   std::vector<float> x, dy, y, weight, bias, mean, rstd, row_mean, row_rstd, dweight, dbias;
+  std::vector<double> sum_dy_xhat = std::vector<double>(static_cast<size_t>(dim)), sum_dy = sum_dy_xhat;
 };
 
 template <RowNorm kKind>
@@ -80,7 +81,7 @@ BENCHMARK(batch_apply)->Apply(sizes);
 void batch_backward_sums(benchmark::State& state) {
   Buffers b(state);
   for (auto _ : state) {
-    batch_norm_bwd_sums(b.rows, b.dim, 0, b.dim, b.x.data(), b.mean.data(), b.rstd.data(), b.dy.data(), b.dweight.data(), b.dbias.data());
+    batch_norm_bwd_sums(b.rows, b.dim, 0, b.dim, b.x.data(), b.mean.data(), b.rstd.data(), b.dy.data(), b.sum_dy_xhat.data(), b.sum_dy.data());
   }
   b.passes(state, 2);
 }
@@ -89,8 +90,8 @@ BENCHMARK(batch_backward_sums)->Apply(sizes);
 void batch_backward_input(benchmark::State& state) {
   Buffers b(state);
   for (auto _ : state) {
-    batch_norm_bwd_input(b.rows, 0, b.rows, b.dim, true, b.x.data(), b.mean.data(), b.rstd.data(), b.weight.data(), b.dweight.data(), b.dbias.data(),
-                         b.dy.data(), b.y.data());
+    batch_norm_bwd_input(b.rows, 0, b.rows, b.dim, true, b.x.data(), b.mean.data(), b.rstd.data(), b.weight.data(), b.sum_dy_xhat.data(),
+                         b.sum_dy.data(), b.dy.data(), b.y.data());
   }
   b.passes(state, 3);
 }

@@ -31,15 +31,16 @@ template <class T>
 void batch_norm_apply(int64_t row_begin, int64_t row_end, int64_t dim, const T* x, const T* mean, const T* rstd, const T* weight, const T* bias,
                       T* y) noexcept;
 
-/// Column sums for the backward, channels [channel_begin, channel_end): dbias = sum dy, dweight = sum dy (x - mean) rstd (both (D), written).
+/// Column sums for the backward, channels [channel_begin, channel_end): sum_dy (the bias's gradient) and sum_dy_xhat = sum dy (x - mean) rstd (the
+/// weight's), both (D) and written. Double whatever T is: batch_norm_bwd_input takes them off every row, where an error would not average out.
 template <class T>
 void batch_norm_bwd_sums(int64_t rows, int64_t dim, int64_t channel_begin, int64_t channel_end, const T* x, const T* mean, const T* rstd, const T* dy,
-                         T* dweight, T* dbias) noexcept;
+                         double* sum_dy_xhat, double* sum_dy) noexcept;
 
 /// Rows [row_begin, row_end) of dx. Training statistics (use_batch_stats): dx = weight rstd (dy - sum_dy/rows - xhat sum_dy_xhat/rows);
-/// running statistics: dx = weight rstd dy.
+/// running statistics: dx = weight rstd dy. Computed in double and rounded once.
 template <class T>
 void batch_norm_bwd_input(int64_t rows, int64_t row_begin, int64_t row_end, int64_t dim, bool use_batch_stats, const T* x, const T* mean,
-                          const T* rstd, const T* weight, const T* sum_dy_xhat, const T* sum_dy, const T* dy, T* dx) noexcept;
+                          const T* rstd, const T* weight, const double* sum_dy_xhat, const double* sum_dy, const T* dy, T* dx) noexcept;
 
 }  // namespace seqboat::kernels

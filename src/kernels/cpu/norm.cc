@@ -204,52 +204,79 @@ void batch_norm_apply(int64_t row_begin, int64_t row_end, int64_t dim, const T* 
   }
 }
 
+// The backward of the batch norm works in double whatever T is. Both sums are taken off every row: an error in one of them would be the same in all
+// rows, and later sums over the rows (of a bias before the norm, say) would count it so many times; rounding each dx by itself is random and is not.
+template <class T>
+using WideTag = hn::ScalableTag<double>;
+template <class T>
+using NarrowTag = hn::Rebind<T, hn::ScalableTag<double>>;
+
+template <class T>
+HWY_INLINE hn::Vec<WideTag<T>> widen(hn::Vec<NarrowTag<T>> v) {
+  if constexpr (sizeof(T) == sizeof(double)) {
+    return v;
+  } else {
+    return hn::PromoteTo(WideTag<T>(), v);
+  }
+}
+
+template <class T>
+HWY_INLINE hn::Vec<NarrowTag<T>> narrow(hn::Vec<WideTag<T>> v) {
+  if constexpr (sizeof(T) == sizeof(double)) {
+    return v;
+  } else {
+    return hn::DemoteTo(NarrowTag<T>(), v);
+  }
+}
+
 template <class T>
 void batch_norm_bwd_sums(int64_t rows, int64_t dim, int64_t channel_begin, int64_t channel_end, const T* x, const T* mean, const T* rstd, const T* dy,
-                         T* dweight, T* dbias) {
-  const hn::ScalableTag<T> d;
+                         double* sum_dy_xhat, double* sum_dy) {
+  const WideTag<T> d;
+  const NarrowTag<T> n;
   const int64_t width = static_cast<int64_t>(hn::Lanes(d));
   for_each_two_vectors(d, channel_begin, channel_end, [&](int64_t c0, auto io) HWY_ATTR {
     const int64_t c1 = c0 + width;
-    const auto m0 = io.template load<0>(d, mean + c0), m1 = io.template load<1>(d, mean + c1);
-    const auto r0 = io.template load<0>(d, rstd + c0), r1 = io.template load<1>(d, rstd + c1);
+    const auto m0 = widen<T>(io.template load<0>(n, mean + c0)), m1 = widen<T>(io.template load<1>(n, mean + c1));
+    const auto r0 = widen<T>(io.template load<0>(n, rstd + c0)), r1 = widen<T>(io.template load<1>(n, rstd + c1));
     sum_rows(
         d, rows,
         [&](int64_t row, auto& w0, auto& b0, auto& w1, auto& b1) HWY_ATTR {
           const int64_t at = row * dim;
-          const auto g0 = io.template load<0>(d, dy + at + c0), g1 = io.template load<1>(d, dy + at + c1);
-          const auto x0 = hn::Sub(io.template load<0>(d, x + at + c0), m0), x1 = hn::Sub(io.template load<1>(d, x + at + c1), m1);
+          const auto g0 = widen<T>(io.template load<0>(n, dy + at + c0)), g1 = widen<T>(io.template load<1>(n, dy + at + c1));
+          const auto x0 = hn::Sub(widen<T>(io.template load<0>(n, x + at + c0)), m0), x1 = hn::Sub(widen<T>(io.template load<1>(n, x + at + c1)), m1);
           w0 = hn::MulAdd(g0, hn::Mul(x0, r0), w0);
           b0 = hn::Add(b0, g0);
           w1 = hn::MulAdd(g1, hn::Mul(x1, r1), w1);
           b1 = hn::Add(b1, g1);
         },
         [&](auto w0, auto b0, auto w1, auto b1) HWY_ATTR {
-          io.template store<0>(d, w0, dweight + c0);
-          io.template store<1>(d, w1, dweight + c1);
-          io.template store<0>(d, b0, dbias + c0);
-          io.template store<1>(d, b1, dbias + c1);
+          io.template store<0>(d, w0, sum_dy_xhat + c0);
+          io.template store<1>(d, w1, sum_dy_xhat + c1);
+          io.template store<0>(d, b0, sum_dy + c0);
+          io.template store<1>(d, b1, sum_dy + c1);
         });
   });
 }
 
 template <class T>
 void batch_norm_bwd_input(int64_t rows, int64_t row_begin, int64_t row_end, int64_t dim, bool use_batch_stats, const T* x, const T* mean,
-                          const T* rstd, const T* weight, const T* sum_dy_xhat, const T* sum_dy, const T* dy, T* dx) {
-  const hn::ScalableTag<T> d;
-  const auto share = hn::Set(d, T{1} / static_cast<T>(rows));
+                          const T* rstd, const T* weight, const double* sum_dy_xhat, const double* sum_dy, const T* dy, T* dx) {
+  const WideTag<T> d;
+  const NarrowTag<T> n;
+  const auto share = hn::Set(d, 1.0 / static_cast<double>(rows));
   for (int64_t row = row_begin; row < row_end; ++row) {
     const int64_t at = row * dim;
     for_each_vector(d, dim, [&](int64_t c, auto io) HWY_ATTR {
-      const auto r = io.load(d, rstd + c);
-      const auto factor = weight != nullptr ? hn::Mul(io.load(d, weight + c), r) : r;
-      auto g = io.load(d, dy + at + c);
+      const auto r = widen<T>(io.load(n, rstd + c));
+      const auto factor = weight != nullptr ? hn::Mul(widen<T>(io.load(n, weight + c)), r) : r;
+      auto g = widen<T>(io.load(n, dy + at + c));
       if (use_batch_stats) {
-        const auto normed = hn::Mul(hn::Sub(io.load(d, x + at + c), io.load(d, mean + c)), r);
+        const auto normed = hn::Mul(hn::Sub(widen<T>(io.load(n, x + at + c)), widen<T>(io.load(n, mean + c))), r);
         g = hn::NegMulAdd(io.load(d, sum_dy + c), share, g);
         g = hn::NegMulAdd(hn::Mul(io.load(d, sum_dy_xhat + c), share), normed, g);
       }
-      io.store(d, hn::Mul(factor, g), dx + at + c);
+      io.store(n, narrow<T>(hn::Mul(factor, g)), dx + at + c);
     });
   }
 }
@@ -335,18 +362,18 @@ void batch_norm_apply<double>(int64_t row_begin, int64_t row_end, int64_t dim, c
 
 template <>
 void batch_norm_bwd_sums<float>(int64_t rows, int64_t dim, int64_t channel_begin, int64_t channel_end, const float* x, const float* mean,
-                                const float* rstd, const float* dy, float* dweight, float* dbias) noexcept {
-  HWY_DYNAMIC_DISPATCH(batch_norm_bwd_sums_f32)(rows, dim, channel_begin, channel_end, x, mean, rstd, dy, dweight, dbias);
+                                const float* rstd, const float* dy, double* sum_dy_xhat, double* sum_dy) noexcept {
+  HWY_DYNAMIC_DISPATCH(batch_norm_bwd_sums_f32)(rows, dim, channel_begin, channel_end, x, mean, rstd, dy, sum_dy_xhat, sum_dy);
 }
 template <>
 void batch_norm_bwd_sums<double>(int64_t rows, int64_t dim, int64_t channel_begin, int64_t channel_end, const double* x, const double* mean,
-                                 const double* rstd, const double* dy, double* dweight, double* dbias) noexcept {
-  HWY_DYNAMIC_DISPATCH(batch_norm_bwd_sums_f64)(rows, dim, channel_begin, channel_end, x, mean, rstd, dy, dweight, dbias);
+                                 const double* rstd, const double* dy, double* sum_dy_xhat, double* sum_dy) noexcept {
+  HWY_DYNAMIC_DISPATCH(batch_norm_bwd_sums_f64)(rows, dim, channel_begin, channel_end, x, mean, rstd, dy, sum_dy_xhat, sum_dy);
 }
 
 template <>
 void batch_norm_bwd_input<float>(int64_t rows, int64_t row_begin, int64_t row_end, int64_t dim, bool use_batch_stats, const float* x,
-                                 const float* mean, const float* rstd, const float* weight, const float* sum_dy_xhat, const float* sum_dy,
+                                 const float* mean, const float* rstd, const float* weight, const double* sum_dy_xhat, const double* sum_dy,
                                  const float* dy, float* dx) noexcept {
   HWY_DYNAMIC_DISPATCH(batch_norm_bwd_input_f32)(rows, row_begin, row_end, dim, use_batch_stats, x, mean, rstd, weight, sum_dy_xhat, sum_dy, dy, dx);
 }

@@ -142,20 +142,21 @@ std::tuple<Tensor, Tensor, Tensor> batch_norm_backward_cpu(const Tensor& grad_y,
   const int64_t rows = x.size(0), dim = x.size(1);
   const Tensor gy = grad_y.contiguous(), xc = x.contiguous(), mc = mean.contiguous(), rstd = reciprocal_spread(var.contiguous(), eps);
   const auto wc = contiguous(weight);
-  Tensor gx = at::empty_like(xc), sum_xhat = at::empty({dim}, x.options()), sum = at::empty({dim}, x.options());
+  const auto wide = x.options().dtype(at::kDouble);
+  Tensor gx = at::empty_like(xc), sum_xhat = at::empty({dim}, wide), sum = at::empty({dim}, wide);
   SEQBOAT_DISPATCH(x, "seqboat::_batch_norm_backward", [&] {
     using T = scalar_t;
     parallel_for(dim, kChannelGrain, [&](int64_t begin, int64_t end) {
       kernels::batch_norm_bwd_sums<T>(rows, dim, begin, end, xc.const_data_ptr<T>(), mc.const_data_ptr<T>(), rstd.const_data_ptr<T>(),
-                                      gy.const_data_ptr<T>(), sum_xhat.mutable_data_ptr<T>(), sum.mutable_data_ptr<T>());
+                                      gy.const_data_ptr<T>(), sum_xhat.mutable_data_ptr<double>(), sum.mutable_data_ptr<double>());
     });
     parallel_for(rows, kRowGrain, [&](int64_t begin, int64_t end) {
       kernels::batch_norm_bwd_input<T>(rows, begin, end, dim, batch_stats, xc.const_data_ptr<T>(), mc.const_data_ptr<T>(), rstd.const_data_ptr<T>(),
-                                       data_or_null<T>(wc), sum_xhat.const_data_ptr<T>(), sum.const_data_ptr<T>(), gy.const_data_ptr<T>(),
+                                       data_or_null<T>(wc), sum_xhat.const_data_ptr<double>(), sum.const_data_ptr<double>(), gy.const_data_ptr<T>(),
                                        gx.mutable_data_ptr<T>());
     });
   });
-  return {gx, present(weight) ? sum_xhat : Tensor(), has_bias ? sum : Tensor()};
+  return {gx, present(weight) ? sum_xhat.to(x.scalar_type()) : Tensor(), has_bias ? sum.to(x.scalar_type()) : Tensor()};
 }
 
 }  // namespace
