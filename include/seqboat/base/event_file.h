@@ -38,7 +38,8 @@ struct EventScalar {
 ///   second process   START 31, points of steps 40 50 60           shown: 10 20 30 of the first, 40 50 60 of the second
 ///
 /// TensorBoard itself takes the first START of a folder for the beginning of the run and not for a restart: that is why the first file has one too.
-/// Its fast loader (`tensorboard-data-server`) looks at no START; there a curve's void points go when the curve's next point is written.
+/// Its fast loader (`tensorboard-data-server`) looks at no START: there each point of a curve voids the curve's earlier-written points at its step
+/// and after.
 ///
 /// Every record goes to the system at once and whole: a reader sees it immediately, and nothing is lost when the process is killed. One thread at a
 /// time. Errors name the file: Error (kResource) for a full disk, else (kFailed); what was written of the record is then cut off again, so that the
