@@ -8,6 +8,9 @@ cd -- "$root" || exit 1
 # The one place that names LibTorch's version and, beside pip's own configuration, where it comes from.
 torch_version=2.13.0
 torch_index=${SEQBOAT_TORCH_INDEX:-https://download.pytorch.org/whl/cpu}
+# TensorBoard's readers of event files, for tests alone, with no more of what it asks for than they import: no server, no pictures. No one version of
+# numpy is there for every Python.
+tensorboard_packages=("tensorboard==2.21.0" "protobuf==7.36.2" "absl-py==2.5.1" "numpy>=2.1,<3")
 venv=$root/.venv
 logs=$root/build/logs
 
@@ -187,6 +190,15 @@ sys.exit(not (whole and torch.version.split("+")[0] == sys.argv[1]))
 END
 }
 
+# setup_venv LOG: a virtual environment with pip, made anew if it is none.
+setup_venv() {
+  [[ -x $venv/bin/python3 ]] && "$venv/bin/python3" -m pip --version >/dev/null 2>&1 && return 0
+  run_logged "creating .venv" "$1" python3 -m venv --clear "$venv" && return 0
+  show_log "$1"
+  error "python3 could not create the virtual environment .venv"
+  return 1
+}
+
 pip() { "$venv/bin/python3" -m pip --disable-pip-version-check --no-input "$@"; }
 
 # Whether pip's configuration offers a build without CUDA under the plain version. The plain wheel of PyPI for Linux on x86-64 is the CUDA build,
@@ -222,17 +234,38 @@ install_torch() {
 setup_libtorch() {
   torch_is_installed && return 0
   local log=$logs/libtorch.log
-  if ! { [[ -x $venv/bin/python3 ]] && "$venv/bin/python3" -m pip --version >/dev/null 2>&1; }; then
-    if ! run_logged "creating .venv" "$log" python3 -m venv --clear "$venv"; then
-      show_log "$log"
-      error "python3 could not create the virtual environment .venv"
-      return 1
-    fi
-  fi
+  setup_venv "$log" || return 1
   say "  installing torch $torch_version into .venv"
   if ! run_logged "installing torch" "$log" install_torch || ! torch_is_installed; then
     show_log "$log"
     error "torch $torch_version could not be installed from pip's configuration or $torch_index; SEQBOAT_TORCH_INDEX=URL names another index"
+    return 1
+  fi
+}
+
+# --- TensorBoard ----------------------------------------------------------------------------------------------------------------
+
+# Whether the virtual environment holds the packages whole, each in a version that will do. Without importing them: that takes a second.
+tensorboard_is_installed() {
+  [[ -x $venv/bin/python3 ]] && "$venv/bin/python3" - "${tensorboard_packages[@]}" <<'END' 2>/dev/null
+import importlib.metadata, sys
+from pip._vendor.packaging.requirements import Requirement
+
+for need in map(Requirement, sys.argv[1:]):
+    package = importlib.metadata.distribution(need.name)
+    if not (package.read_text("RECORD") and need.specifier.contains(package.version)):
+        sys.exit(1)
+END
+}
+
+setup_tensorboard() {
+  tensorboard_is_installed && return 0
+  local log=$logs/tensorboard.log
+  setup_venv "$log" || return 1
+  say "  installing TensorBoard's readers into .venv"
+  if ! run_logged "installing TensorBoard" "$log" pip install --no-deps --only-binary :all: "${tensorboard_packages[@]}" || ! tensorboard_is_installed; then
+    show_log "$log"
+    error "these could not be installed from pip's configuration: ${tensorboard_packages[*]}"
     return 1
   fi
 }

@@ -6,6 +6,7 @@ import pathlib
 import shutil
 import struct
 import subprocess
+import sys
 import tempfile
 import unittest
 
@@ -14,6 +15,10 @@ SOURCE_DIR = pathlib.Path(os.environ.get("SEQBOAT_SOURCE_DIR", pathlib.Path(__fi
 
 # CMake says whether train and eval were built; without CMake the module beside the program does.
 HAS_TRAIN = os.environ.get("SEQBOAT_EXPECT_TRAIN", str(int(any(pathlib.Path(BINARY).resolve().parent.parent.glob("lib/libseqboat_train_verbs.so"))))) == "1"
+
+# TensorBoard's own readers are in the Python that tools/test has installed them for.
+_VENV_PYTHON = SOURCE_DIR / ".venv/bin/python3"
+TENSORBOARD_PYTHON = os.environ.get("SEQBOAT_TENSORBOARD_PYTHON") or (str(_VENV_PYTHON) if _VENV_PYTHON.exists() else sys.executable)
 
 MODEL_CONFIG = {
     "layer": "seqboat", "encoder": "ema", "input": "tokens", "vocab_size": 20, "channels": 1, "d_model": 8, "d_hidden": 16, "d_attn": 4,
@@ -54,6 +59,18 @@ def write_model(folder, **changes):
     (folder / "config.json").write_text(json.dumps(config))
     (folder / "model.safetensors").write_bytes(safetensors({"everything": [parameter_count(config)]}))
     return config
+
+
+def read_events(folder):
+    """What TensorBoard's own readers make of the event files in a folder: see read_events.py. Skips the test where they are not installed, unless
+    they must be (SEQBOAT_EXPECT_TENSORBOARD=1)."""
+    command = [TENSORBOARD_PYTHON, "-B", "-c", "import importlib.util, sys; sys.exit(importlib.util.find_spec('tensorboard') is None)"]
+    if subprocess.run(command).returncode != 0 and os.environ.get("SEQBOAT_EXPECT_TENSORBOARD") != "1":
+        raise unittest.SkipTest(f"the Python package tensorboard is not installed for {TENSORBOARD_PYTHON} (tools/test installs it into .venv)")
+    done = subprocess.run([TENSORBOARD_PYTHON, "-B", str(pathlib.Path(__file__).with_name("read_events.py")), str(folder)], capture_output=True, text=True)
+    if done.returncode != 0:
+        raise AssertionError(f"TensorBoard cannot read {folder}:\n{done.stderr}")
+    return json.loads(done.stdout)
 
 
 class CliTest(unittest.TestCase):

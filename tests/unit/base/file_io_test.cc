@@ -2,9 +2,7 @@
 
 #include <fcntl.h>
 #include <gtest/gtest.h>
-#include <signal.h>
 #include <sys/mount.h>
-#include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -12,12 +10,14 @@
 #include <cstring>
 #include <fstream>
 
+#include "unit/base/file_size_limit.h"
 #include "unit/base/temp_dir.h"
 
 namespace seqboat {
 namespace {
 
 using test::expect_error;
+using test::FileSizeLimit;
 using test::TempDir;
 using Names = std::vector<std::string>;
 
@@ -110,26 +110,6 @@ TEST(WriteFileAtomically, ReadOnlyFolderHarmsNothing) {
   EXPECT_EQ(read_file(dir / "f"), "old");
   EXPECT_EQ(dir.list(), Names{"f"});
 }
-
-// A limit on the size of files stands in for a full disk: it needs no privileges and fails in the middle of the data, as a full disk does.
-class FileSizeLimit {
- public:
-  explicit FileSizeLimit(rlim_t bytes) {
-    ::getrlimit(RLIMIT_FSIZE, &old_);
-    rlimit limit = old_;
-    limit.rlim_cur = bytes;
-    previous_ = ::signal(SIGXFSZ, SIG_IGN);
-    ::setrlimit(RLIMIT_FSIZE, &limit);
-  }
-  ~FileSizeLimit() {
-    ::setrlimit(RLIMIT_FSIZE, &old_);
-    ::signal(SIGXFSZ, previous_);
-  }
-
- private:
-  rlimit old_{};
-  void (*previous_)(int) = nullptr;
-};
 
 TEST(WriteFileAtomically, NoRoomHarmsNothing) {
   TempDir dir;
