@@ -21,14 +21,22 @@ void add_eval(CLI::App* app, Invocation* invocation) {
   command->add_option("--set", request->overrides, "sets a key of the run's recipe; repeatable")
       ->type_name("section.key=value")
       ->allow_extra_args(false);
-  command->add_option("--context", request->context, "language models: tokens before each scored one; default: the task's own")
-      ->check(whole_number(0))
-      ->type_name("N");
+  auto context = std::make_shared<std::string>();
+  command
+      ->add_option("--context", *context,
+                   "language models: bytes shown before each scored block, or stream: all of them, by carried state; default: as trained")
+      ->check(CLI::Validator(whole_number(0)) | CLI::IsMember({"stream"}))
+      ->type_name("N|stream");
   command->add_option("--examples", request->examples, "evaluates only the first N")->check(whole_number(1))->type_name("N");
   add_common_options(command, invocation);
   command->footer(examples("seqboat eval runs/first", "seqboat eval runs/first --split valid --json"));
-  command->callback([invocation, request] {
-    invocation->action = [invocation, request](Reporter& reporter) {
+  command->callback([invocation, request, context] {
+    invocation->action = [invocation, request, context](Reporter& reporter) {
+      if (*context == "stream") {
+        request->context = train::EvalRequest::kStreamContext;
+      } else if (!context->empty()) {
+        request->context = std::stoll(*context);
+      }
       // What can be told without LibTorch is told first.
       config::read_model_config(config::find_model_dir(request->model));
       if (request->split == "val") request->split = "valid";

@@ -119,9 +119,9 @@ void check_run_keys_together(const Recipe& recipe, const CheckContext& context) 
   require(train.batch_size > 0 || train.max_tokens > 0, context, "train.batch_size", recipe, "or train.max_tokens must be at least 1");
 
   const DataConfig& data = recipe.data;
-  require(data.min_length + 1 < data.max_length, context, "data.max_length", recipe, "must be at least data.min_length + 2 = {}",
-          data.min_length + 2);
   if (data.name == "listops") {
+    require(data.min_length + 1 < data.max_length, context, "data.max_length", recipe, "must be at least data.min_length + 2 = {}",
+            data.min_length + 2);
     // A full tree: every operator counts two and has max_args arguments, down to digits at max_depth.
     double longest = 1;
     for (int64_t depth = data.max_depth; depth > 1 && longest <= static_cast<double>(data.min_length); --depth) {
@@ -130,6 +130,25 @@ void check_run_keys_together(const Recipe& recipe, const CheckContext& context) 
     require(longest > static_cast<double>(data.min_length), context, "data.min_length", recipe,
             "must be below {}, the longest that data.max_depth = {} and data.max_args = {} can make", longest, data.max_depth, data.max_args);
   }
+
+  if (data.name == "bytes") {
+    require(data.context < data.block_length, context, "data.context", recipe, "must be below data.block_length = {}", data.block_length);
+    require(data.valid_share + data.test_share <= 1, context, "data.valid_share", recipe, "and data.test_share = {} must add up to at most 1",
+            data.test_share);
+    const bool streams = recipe.model.causal && recipe.model.window_size > 0;
+    require(!data.carry_state || streams, context, "data.carry_state", recipe,
+            "must be false unless the model is causal and model.window_size above 0");
+    require(data.context >= 0 || streams, context, "data.context", recipe,
+            "must be at least 0 unless the model is causal and model.window_size above 0");
+    require(!data.carry_state || train.batch_size > 0, context, "train.batch_size", recipe, "must be at least 1 with data.carry_state");
+    require(!data.carry_state || train.max_tokens == 0, context, "train.max_tokens", recipe, "must be 0 with data.carry_state");
+  } else {
+    require(!data.carry_state, context, "data.carry_state", recipe, "must be false unless data.name is \"bytes\"");
+  }
+  require(train.auxiliary_weight == 0 || data.name == "listops", context, "train.auxiliary_weight", recipe,
+          "must be 0 unless data.name is \"listops\"");
+  require(recipe.router.target_weight == 0 || recipe.model.uses_router(), context, "router.target_weight", recipe,
+          "must be 0 for a layer without a router");
 
   require(recipe.expect.metric.empty() == recipe.expect.source.empty(), context, "expect.source", recipe,
           "must say where the expected number is from, beside expect.metric");

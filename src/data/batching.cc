@@ -26,6 +26,9 @@ std::vector<int64_t> epoch_order(int64_t n, uint64_t seed, int64_t epoch) {
 BatchSampler::BatchSampler(std::span<const int64_t> offsets, const BatchOptions& options) : options_(options) {
   SEQBOAT_CHECK(options.batch_size >= 0, ErrorKind::kConfig, "batch_size: expected 0 (no limit) or more, found {}", options.batch_size);
   SEQBOAT_CHECK(options.max_tokens >= 0, ErrorKind::kConfig, "max_tokens: expected 0 (no limit) or more, found {}", options.max_tokens);
+  SEQBOAT_CHECK(options.lanes == 0 || (options.lanes > 0 && options.batch_size == options.lanes && options.max_tokens == 0), ErrorKind::kConfig,
+                "{} lanes: expected as many sequences in a batch and no limit of tokens, found {} and {}", options.lanes, options.batch_size,
+                options.max_tokens);
   SEQBOAT_CHECK(offsets.size() >= 2, ErrorKind::kData, "the data hold no sequences: expected at least one");
   lengths_.reserve(offsets.size() - 1);
   for (size_t i = 0; i + 1 < offsets.size(); ++i) {
@@ -34,11 +37,19 @@ BatchSampler::BatchSampler(std::span<const int64_t> offsets, const BatchOptions&
                   "sequence {} has {} tokens, which fits into no batch: max_tokens is {}", i, length, options.max_tokens);
     lengths_.push_back(length);
   }
+  SEQBOAT_CHECK(options.lanes <= size(), ErrorKind::kData, "the data hold {} sequences: expected at least one for each of the {} lanes", size(),
+                options.lanes);
   order_epoch();
 }
 
 void BatchSampler::order_epoch() {
-  if (options_.shuffle) {
+  if (options_.lanes > 0) {
+    if (!order_.empty()) return;
+    const int64_t length = size() / options_.lanes;
+    for (int64_t k = 0; k < length; ++k) {
+      for (int64_t lane = 0; lane < options_.lanes; ++lane) order_.push_back(lane * length + k);
+    }
+  } else if (options_.shuffle) {
     order_ = epoch_order(size(), options_.seed, state_.epoch);
   } else if (order_.empty()) {
     order_.resize(lengths_.size());
@@ -49,7 +60,7 @@ void BatchSampler::order_epoch() {
 int64_t BatchSampler::end_of_batch(int64_t begin) const {
   int64_t end = begin;
   int64_t tokens = 0;
-  while (end < size()) {
+  while (end < static_cast<int64_t>(order_.size())) {
     tokens += lengths_[order_[end]];
     if (options_.max_tokens > 0 && tokens > options_.max_tokens) break;  // never the first one: the constructor saw to that
     ++end;
@@ -71,13 +82,13 @@ std::vector<int64_t> BatchSampler::next() {
 
 int64_t BatchSampler::batches_in_epoch() const {
   int64_t count = 0;
-  for (int64_t begin = 0; begin < size(); begin = end_of_batch(begin)) ++count;
+  for (int64_t begin = 0; begin < static_cast<int64_t>(order_.size()); begin = end_of_batch(begin)) ++count;
   return count;
 }
 
 void BatchSampler::restore(const BatchState& state) {
-  SEQBOAT_CHECK(state.epoch >= 0 && state.cursor >= 0 && state.cursor <= size(), ErrorKind::kModel,
-                "the state of the data order does not fit: epoch {}, sequence {} of {}", state.epoch, state.cursor, size());
+  SEQBOAT_CHECK(state.epoch >= 0 && state.cursor >= 0 && state.cursor <= static_cast<int64_t>(order_.size()), ErrorKind::kModel,
+                "the state of the data order does not fit: epoch {}, sequence {} of {}", state.epoch, state.cursor, order_.size());
   state_ = state;
   order_epoch();
 }

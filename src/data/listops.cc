@@ -104,6 +104,23 @@ int64_t evaluate_listops(std::span<const int32_t> tokens) {
   }
 }
 
+std::vector<ListopsSubexpression> listops_subexpressions(std::span<const int32_t> tokens) {
+  const auto cls = static_cast<int64_t>(tokens.size() - without_cls(tokens).size());
+  std::vector<ListopsSubexpression> out;
+  try {
+    ListopsWalker().walk(
+        tokens,
+        [&](const ListopsNode& node, int64_t) {
+          out.push_back({cls + node.position, node.evaluate()});
+          return out.back().value;
+        },
+        [](int64_t, int64_t) {});
+  } catch (const ListopsProblem& problem) {
+    fail(ErrorKind::kData, "ListOps expression: token {}: expected {}, found {}", problem.position, problem.expected, problem.found);
+  }
+  return out;
+}
+
 std::vector<int32_t> tokenize_listops(std::string_view text) {
   std::vector<int32_t> tokens;
   if (const auto problem = tokenize_listops_into(text, &tokens)) {

@@ -8,6 +8,7 @@
 #include "seqboat/nn/embedding.h"
 #include "seqboat/nn/encoder.h"
 #include "seqboat/nn/initialization.h"
+#include "seqboat/nn/model_state.h"
 #include "seqboat/ops/ops.h"
 
 namespace seqboat::nn {
@@ -71,6 +72,7 @@ class ClassifierModel : public Model {
   }
 
   Tensor forward(const PackedSequences& src, const PackedSequences* src1, const ForwardOptions& options) override {
+    TORCH_CHECK(options.state == nullptr, "seqboat: a classifier carries no state from batch to batch");
     if (config().task != "retrieval") {
       TORCH_CHECK(src1 == nullptr, "seqboat: a classifier reads one sequence, not two");
       return classifier_(encode(src, options, 0), options.random);
@@ -84,7 +86,13 @@ class ClassifierModel : public Model {
  private:
   Tensor encode(const PackedSequences& input, const ForwardOptions& options, int64_t pass) {
     const PackedLayout layout = PackedLayout::make(input.cu_seqlens, options.random, pass);
-    return pool(trunk_.forward(config(), is_training(), input, layout, options), layout.cu_seqlens, config().pool);
+    const Tensor x = trunk_.forward(config(), is_training(), input, layout, options);
+    if (options.query != nullptr && pass == 0) {
+      RandomKey random = options.random;
+      random.sequence_ids = layout.sequence_ids.index_select(0, options.query->rows);
+      options.query->logits = classifier_(x.index_select(0, options.query->rows), random);
+    }
+    return pool(x, layout.cu_seqlens, config().pool);
   }
 
   Trunk trunk_;
@@ -103,8 +111,17 @@ class LanguageModel : public Model {
 
   Tensor forward(const PackedSequences& src, const PackedSequences* src1, const ForwardOptions& options) override {
     TORCH_CHECK(src1 == nullptr, "seqboat: a language model reads one sequence, not two");
-    const PackedLayout layout = PackedLayout::make(src.cu_seqlens, options.random);
+    ModelState* state = options.state;
+    if (state != nullptr) {
+      ModelState::check_can_carry(config());
+      state->layers.resize(static_cast<size_t>(config().n_layers));
+    }
+    const PackedLayout layout = PackedLayout::make(src.cu_seqlens, options.random, 0, state != nullptr ? state->time : Tensor());
     const Tensor x = trunk_.forward(config(), is_training(), src, layout, options);
+    if (state != nullptr) {
+      const Tensor lengths = src.cu_seqlens.diff();
+      state->time = state->time.defined() ? state->time + lengths : lengths;
+    }
     return output_ ? output_(x) : ops::linear(x, trunk_.tokens->weight, std::nullopt);
   }
 

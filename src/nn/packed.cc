@@ -4,7 +4,7 @@
 
 namespace seqboat::nn {
 
-PackedLayout PackedLayout::make(const torch::Tensor& cu_seqlens, const RandomKey& random, int64_t pass) {
+PackedLayout PackedLayout::make(const torch::Tensor& cu_seqlens, const RandomKey& random, int64_t pass, const torch::Tensor& begin) {
   TORCH_CHECK(cu_seqlens.dim() == 1 && cu_seqlens.scalar_type() == torch::kInt64 && cu_seqlens.size(0) >= 1,
               "seqboat: cu_seqlens must be (B+1) int64, got ", cu_seqlens.scalar_type(), " ", cu_seqlens.sizes());
   PackedLayout layout{.cu_seqlens = cu_seqlens.contiguous(), .positions = {}, .sequence_ids = {}, .pass = pass};
@@ -17,13 +17,17 @@ PackedLayout PackedLayout::make(const torch::Tensor& cu_seqlens, const RandomKey
   layout.sequence_ids = torch::empty({offsets[batch]}, torch::kInt64);
   TORCH_CHECK(!random.sequence_ids.defined() || random.sequence_ids.size(0) == batch, "seqboat: sequence_ids must be (", batch, "), got ",
               random.sequence_ids.sizes());
+  TORCH_CHECK(!begin.defined() || (begin.dim() == 1 && begin.size(0) == batch && begin.scalar_type() == torch::kInt64),
+              "seqboat: the state is one of ", begin.defined() ? begin.numel() : 0, " sequences, the batch has ", batch);
+  const torch::Tensor from = begin.defined() ? begin.contiguous() : torch::Tensor();
   const torch::Tensor given = random.sequence_ids.defined() ? random.sequence_ids.contiguous() : torch::Tensor();
   int64_t* positions = layout.positions.mutable_data_ptr<int64_t>();
   int64_t* ids = layout.sequence_ids.mutable_data_ptr<int64_t>();
   for (int64_t b = 0; b < batch; ++b) {
     const int64_t id = given.defined() ? given.const_data_ptr<int64_t>()[b] : b;
+    const int64_t start = from.defined() ? from.const_data_ptr<int64_t>()[b] : 0;
     for (int64_t t = offsets[b]; t < offsets[b + 1]; ++t) {
-      positions[t] = t - offsets[b];
+      positions[t] = start + t - offsets[b];
       ids[t] = id;
     }
   }

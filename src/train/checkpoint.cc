@@ -24,6 +24,7 @@ using nlohmann::ordered_json;
 
 constexpr const char* kTemporaryPrefix = ".tmp-";
 constexpr std::array<const char*, 3> kPayload{"config.json", "model.safetensors", "optimizer.safetensors"};
+constexpr const char* kStreamFile = "stream.safetensors";
 
 /// FNV-1a over eight bytes at a time: finds damage, not malice.
 uint64_t checksum(const fs::path& file) {
@@ -100,9 +101,20 @@ ordered_json read_state_file(const fs::path& dir) {
   return json;
 }
 
+/// The files that a checkpoint consists of, beside trainer_state.json.
+std::vector<const char*> payload(bool with_stream) {
+  std::vector<const char*> out(kPayload.begin(), kPayload.end());
+  if (with_stream) out.push_back(kStreamFile);
+  return out;
+}
+
+bool has_stream(const ordered_json& json) {
+  return json.at("files").contains(kStreamFile);
+}
+
 /// Refuses a checkpoint of which a file is missing or is not what was written.
 void check_payload(const fs::path& dir, const ordered_json& json) {
-  for (const char* name : kPayload) {
+  for (const char* name : payload(has_stream(json))) {
     const fs::path file = dir / name;
     std::error_code error;
     SEQBOAT_CHECK(fs::is_regular_file(file, error), ErrorKind::kModel, "{}: no such file", file.string());
@@ -140,8 +152,14 @@ void CheckpointStore::save(const nn::Model& model, const Optimizer& optimizer, c
   try {
     save_model(temporary, model);
     save_tensors(temporary / "optimizer.safetensors", optimizer_tensors(optimizer, torch::tensor(optimizer.steps(), torch::kInt64)));
+    const auto stream = state.stream.named();
+    if (!stream.empty()) {
+      std::vector<NamedTensor> tensors;
+      for (const auto& [name, tensor] : stream) tensors.push_back({name, tensor});
+      save_tensors(temporary / kStreamFile, tensors);
+    }
     ordered_json json = to_json(state);
-    for (const char* name : kPayload) {
+    for (const char* name : payload(!stream.empty())) {
       json["files"][name] = {{"bytes", static_cast<uint64_t>(fs::file_size(temporary / name))}, {"checksum", checksum_text(temporary / name)}};
     }
     write_file_atomically(temporary / "trainer_state.json", json.dump(2) + "\n");
@@ -161,10 +179,12 @@ std::optional<TrainerState> CheckpointStore::load_newest(nn::Model& model, Optim
   for (const int64_t step : candidates) {
     const fs::path dir = path_of(step);
     TrainerState state;
+    bool with_stream = false;
     try {
       const ordered_json json = read_state_file(dir);
       check_payload(dir, json);
       state = state_from_json(json);
+      with_stream = has_stream(json);
       SEQBOAT_CHECK(state.step == step, ErrorKind::kModel, "{}: expected step {}, found {}", (dir / "trainer_state.json").string(), step, state.step);
     } catch (const Error& error) {
       last = error;
@@ -190,6 +210,15 @@ std::optional<TrainerState> CheckpointStore::load_newest(nn::Model& model, Optim
     load_tensors(dir / "optimizer.safetensors", optimizer_tensors(optimizer, steps_done));
     load_tensors(dir / "model.safetensors", tensors_of(model));
     optimizer.set_steps(steps_done.item<int64_t>());
+    if (with_stream) {
+      std::vector<std::pair<std::string, torch::Tensor>> stream;
+      for (const NamedTensor& item : read_tensors(dir / kStreamFile)) stream.emplace_back(item.name, item.tensor);
+      try {
+        state.stream = nn::ModelState::from_named(stream, model.config());
+      } catch (const c10::Error& error) {
+        fail(ErrorKind::kModel, "{}: {}", (dir / kStreamFile).string(), error.what_without_backtrace());
+      }
+    }
     // Damaged ones keep their bytes under another name, where neither counting nor writing meets them.
     for (const int64_t newer : candidates) {
       std::error_code ignored;

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "seqboat/data/batching.h"
+#include "seqboat/nn/model_state.h"
 
 namespace seqboat::train {
 
@@ -31,7 +32,11 @@ Evaluation evaluate(nn::Model& model, const Task& task, const TaskData& data, co
   constexpr int64_t kDefaultTokens = 8192;
   int64_t max_tokens = options.max_tokens > 0 ? options.max_tokens : kDefaultTokens;
   for (int64_t i = 0; i < total; ++i) max_tokens = std::max(max_tokens, offsets[i + 1] - offsets[i]);
-  data::BatchSampler sampler(offsets, {.batch_size = options.batch_size, .max_tokens = max_tokens, .shuffle = false});
+  const bool is_stream = data.is_stream();
+  data::BatchOptions batches{.batch_size = options.batch_size, .max_tokens = max_tokens, .shuffle = false};
+  if (is_stream) batches = {.batch_size = 1, .max_tokens = 0, .shuffle = false};
+  data::BatchSampler sampler(offsets, batches);
+  nn::ModelState state;
 
   Evaluation out;
   trace::ActivationStats stats = make_stats(model.config());
@@ -44,6 +49,7 @@ Evaluation evaluate(nn::Model& model, const Task& task, const TaskData& data, co
     nn::ForwardOptions forward;
     forward.random.sequence_ids = batch.sequence_ids;
     forward.trace = &traces;
+    if (is_stream) forward.state = &state;
     const torch::Tensor logits = model.forward(batch.src, batch.src1 ? &*batch.src1 : nullptr, forward);
     task.score(logits, batch, &out.score);
     add_traces(traces, batch, options.spans, &stats);

@@ -18,23 +18,15 @@ namespace {
 
 constexpr int64_t kSmallModel = int64_t{1} << 22;  // parameters, 16 MiB: no harm in building it for nothing
 
+constexpr std::pair<DType, torch::ScalarType> kDTypes[] = {{DType::kF32, torch::kFloat32}, {DType::kF64, torch::kFloat64},
+                                                           {DType::kI64, torch::kInt64},   {DType::kI32, torch::kInt32},
+                                                           {DType::kU8, torch::kUInt8},    {DType::kBool, torch::kBool}};
+
 DType dtype_of(const NamedTensor& item) {
-  switch (item.tensor.scalar_type()) {
-    case torch::kFloat32:
-      return DType::kF32;
-    case torch::kFloat64:
-      return DType::kF64;
-    case torch::kInt64:
-      return DType::kI64;
-    case torch::kInt32:
-      return DType::kI32;
-    case torch::kUInt8:
-      return DType::kU8;
-    case torch::kBool:
-      return DType::kBool;
-    default:
-      fail(ErrorKind::kFailed, "tensor {} has the type {}, which is not saved", in_quotes(item.name), toString(item.tensor.scalar_type()));
+  for (const auto& [dtype, scalar_type] : kDTypes) {
+    if (scalar_type == item.tensor.scalar_type()) return dtype;
   }
+  fail(ErrorKind::kFailed, "tensor {} has the type {}, which is not saved", in_quotes(item.name), toString(item.tensor.scalar_type()));
 }
 
 std::string shape_text(const std::vector<int64_t>& shape) {
@@ -93,6 +85,20 @@ void load_tensors(const std::filesystem::path& file, const std::vector<NamedTens
     torch::Tensor target = item.tensor;
     target.copy_(loaded);
   }
+}
+
+std::vector<NamedTensor> read_tensors(const std::filesystem::path& file) {
+  const SafetensorsFile source = SafetensorsFile::open(file);
+  std::vector<NamedTensor> out;
+  for (const TensorView& view : source.tensors()) {
+    const auto* known = std::find_if(std::begin(kDTypes), std::end(kDTypes), [&](const auto& entry) { return entry.first == view.dtype; });
+    SEQBOAT_CHECK(known != std::end(kDTypes), ErrorKind::kModel, "{}: tensor {}: a tensor of dtype {} is not expected here", file.string(),
+                  in_quotes(view.name), dtype_name(view.dtype));
+    torch::Tensor tensor = torch::empty(view.shape, torch::TensorOptions().dtype(known->second));
+    if (view.size_bytes > 0) std::memcpy(tensor.mutable_data_ptr(), view.data, view.size_bytes);
+    out.push_back({view.name, std::move(tensor)});
+  }
+  return out;
 }
 
 void save_model(const std::filesystem::path& dir, const nn::Model& model) {

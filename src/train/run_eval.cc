@@ -4,6 +4,7 @@
 #include "seqboat/base/error.h"
 #include "seqboat/config/run_dir.h"
 #include "seqboat/kernels/simd.h"
+#include "seqboat/nn/model_state.h"
 #include "seqboat/train/commands.h"
 #include "seqboat/train/evaluate.h"
 #include "seqboat/train/model_io.h"
@@ -30,7 +31,7 @@ fs::path run_dir_of(const fs::path& model) {
   return {};
 }
 
-config::Recipe recipe_for(const EvalRequest& request, const config::ModelConfig& model) {
+config::Recipe recipe_of(const EvalRequest& request, const config::ModelConfig& model) {
   const fs::path run = run_dir_of(request.model);
   if (!run.empty()) {
     config::Recipe recipe = config::load_recipe(run / "config.toml", request.overrides);
@@ -42,6 +43,22 @@ config::Recipe recipe_for(const EvalRequest& request, const config::ModelConfig&
                 request.model.string());
   config::Recipe recipe;
   recipe.model = model;
+  if (model.task == "language-model") recipe.data.name = "bytes";
+  return recipe;
+}
+
+config::Recipe recipe_for(const EvalRequest& request, const config::ModelConfig& model) {
+  config::Recipe recipe = recipe_of(request, model);
+  if (request.context == EvalRequest::kOwnContext) return recipe;
+  SEQBOAT_CHECK(model.task == "language-model", ErrorKind::kUsage, "--context is for language models, and {} is a model for {}",
+                request.model.string(), model.task);
+  recipe.data.context = request.context;
+  if (request.context == EvalRequest::kStreamContext) nn::ModelState::check_can_carry(model);
+  SEQBOAT_CHECK(
+      request.context < recipe.data.block_length, ErrorKind::kUsage,
+      "--context must be below data.block_length = {}, found {}: blocks of data.block_length - context bytes are scored; give a longer one with "
+      "--set data.block_length=N, or --context stream",
+      recipe.data.block_length, request.context);
   return recipe;
 }
 
@@ -90,28 +107,30 @@ int evaluate_model(const EvalRequest& request, Reporter& reporter) {
                        {"metric", metric.name},
                        {"value", metric.value},
                        {"ci95", {metric.low, metric.high}},
-                       {"examples", result.score.count},
+                       {"examples", result.score.examples},
                        {"loss", result.score.loss()},
                        {"activation_rate", result.activation_rate},
                        {"attention_span", result.attention_span},
                        {"model", dir.string()}};
-  std::string text = fmt::format("{}, {} split: {} {:.2f} % (95 % interval {:.2f} to {:.2f} %) on {} examples\n", task->name(), split_word(split),
-                                 metric.name, 100 * metric.value, 100 * metric.low, 100 * metric.high, with_commas(result.score.count));
-  text += fmt::format("loss              {:.4f} nats an example\n", result.score.loss());
+  std::string text =
+      fmt::format("{}, {} split: {} {} (95 % interval {} to {}) on {} examples\n", task->name(), split_word(split), metric.name,
+                  task->metric_text(metric.value), task->metric_text(metric.low), task->metric_text(metric.high), with_commas(result.score.examples));
+  text += fmt::format("loss              {:.4f} nats a{} {}\n", result.score.loss(),
+                      std::string("aeio").find(task->loss_unit()[0]) != std::string::npos ? "n" : "", task->loss_unit());
   text += fmt::format("activation rate   {} by layer\n", rates_text(result.activation_rate));
   std::string spans;
   for (const double span : result.attention_span) spans += fmt::format("{}{:.1f}", spans.empty() ? "" : " ", span);
   text += fmt::format("attention span    {} tokens by layer\n", spans);
 
-  const TaskReport report = task->report(split, result.score.count, result.score);
-  if (!report.json_name.empty()) json[report.json_name] = ordered_json::parse(report.json_text);
+  const TaskReport report = task->report(split, result.score.examples, result.score);
+  json.update(ordered_json::parse(report.json_text));
   text += report.text;
 
   const config::ExpectConfig& expect = recipe.expect;
   if (expect.metric == metric.name) {
-    const double points = 100 * metric.value, gap = points - expect.value;
+    const double gap = task->expect_scale() * metric.value - expect.value;
     json["expect"] = {{"value", expect.value}, {"gap", gap}, {"source", expect.source}};
-    text += fmt::format("published         {:.2f} % ({}): {:+.2f} points\n", expect.value, expect.source, gap);
+    text += fmt::format("published         {} ({}): {:+.2f}\n", task->metric_text(expect.value / task->expect_scale()), expect.source, gap);
   }
   log.result(json, text);
   return 0;

@@ -9,6 +9,7 @@
 #include <set>
 
 #include "seqboat/base/error.h"
+#include "seqboat/base/event_file.h"
 #include "seqboat/base/file_io.h"
 #include "seqboat/config/run_dir.h"
 #include "seqboat/data/batching.h"
@@ -20,6 +21,7 @@
 #include "seqboat/train/optimizer.h"
 #include "seqboat/train/process.h"
 #include "seqboat/train/resume.h"
+#include "seqboat/train/router_penalty.h"
 #include "seqboat/train/schedule.h"
 #include "seqboat/train/task.h"
 #include "train/memory_check.h"
@@ -87,6 +89,9 @@ class Trainer {
     describe_run();
     go_on();
     metrics_.open(request_.run_dir / "metrics.jsonl", state_.step, state_.validated_step == state_.step);
+    // What an interrupted process wrote beyond the checkpoint is made void: it is going to be written again.
+    events_.open(request_.run_dir, state_.step == 0 ? 0 : state_.step + 1, unix_seconds());
+    if (state_.step == 0) events_.add_text(0, unix_seconds(), "recipe", "```toml\n" + config::to_toml(recipe_) + "\n```");
   }
 
   void open_run_dir() {
@@ -144,10 +149,12 @@ class Trainer {
       task_->load({Split::kTrain, Split::kValid}, log_);
     }
     const TaskData& train = task_->split(Split::kTrain);
-    sampler_ = std::make_unique<data::BatchSampler>(train.offsets(), data::BatchOptions{.batch_size = recipe_.train.batch_size,
-                                                                                        .max_tokens = recipe_.train.max_tokens,
-                                                                                        .shuffle = true,
-                                                                                        .seed = static_cast<uint64_t>(recipe_.train.seed)});
+    sampler_ =
+        std::make_unique<data::BatchSampler>(train.offsets(), data::BatchOptions{.batch_size = recipe_.train.batch_size,
+                                                                                 .max_tokens = recipe_.train.max_tokens,
+                                                                                 .shuffle = true,
+                                                                                 .seed = static_cast<uint64_t>(recipe_.train.seed),
+                                                                                 .lanes = recipe_.data.carry_state ? recipe_.train.batch_size : 0});
     if (!request_.dry_run) {
       log_.log(fmt::format("{}: {} training and {} validation examples in {}", task_->name(), with_commas(train.size()),
                            with_commas(task_->split(Split::kValid).size()), task_->where()));
@@ -238,6 +245,7 @@ class Trainer {
     double grad_norm = 0;
     int64_t tokens = 0;
     int64_t sequences = 0;
+    double router_penalty = 0;
   };
 
   /// One update: gradients of sums, scaled by the sample size of all micro-batches, clipped, stepped.
@@ -250,6 +258,8 @@ class Trainer {
     int64_t samples = 0;
     double loss_sum = 0;
     for (int64_t micro = 0; micro < recipe_.train.accumulate; ++micro) {
+      // A new epoch begins at the beginning of every lane, where nothing has been read yet.
+      if (sampler_->epoch_done() || sampler_->state().cursor == 0) state_.stream = {};
       const std::vector<int64_t> examples = sampler_->next();
       const TaskBatch batch = task_->split(Split::kTrain).batch(examples);
       std::vector<nn::LayerTrace> traces;
@@ -259,10 +269,22 @@ class Trainer {
                         .micro_batch = static_cast<uint64_t>(micro),
                         .sequence_ids = batch.sequence_ids};
       options.trace = &traces;
-      torch::Tensor loss = task_->loss_sum(model_->forward(batch.src, batch.src1 ? &*batch.src1 : nullptr, options), batch);
-      const double value = loss.sum().item<double>();
+      options.router_gradients = recipe_.router.target_weight > 0;
+      if (recipe_.data.carry_state) options.state = &state_.stream;
+      nn::TokenQuery query{.rows = batch.token_rows, .logits = {}};
+      if (query.rows.defined()) options.query = &query;
+      torch::Tensor loss = task_->loss_sum(model_->forward(batch.src, batch.src1 ? &*batch.src1 : nullptr, options), batch).sum();
+      const double value = loss.item<double>();
       if (!std::isfinite(value)) diverged("the loss", value, {examples});
-      loss.sum().backward();
+      if (query.logits.defined()) loss = loss + task_->token_loss_sum(query.logits, batch);
+      if (options.router_gradients) {
+        const RouterPenalty penalty =
+            router_penalty(traces, recipe_.model.n_layers, recipe_.router.target_rate, recipe_.router.target_weight, batch.sample_size);
+        last_.router_penalty += penalty.value / static_cast<double>(recipe_.train.accumulate);
+        if (penalty.pull.defined()) loss = loss + penalty.pull;
+      }
+      loss.backward();
+      state_.stream.detach();
       loss_sum += value;
       samples += batch.sample_size;
       last_.tokens += batch.tokens;
@@ -333,16 +355,33 @@ class Trainer {
   void write_metrics() {
     const double seconds = seconds_since(window_begin_);
     state_.last_loss = state_.window.loss_sum / static_cast<double>(state_.window.samples);
-    metrics_.append({{"step", state_.step},
-                     {"tokens", state_.tokens},
-                     {"loss", state_.last_loss},
-                     {"lr", lr_},
-                     {"grad_norm", last_.grad_norm},
-                     {"tokens_per_s", seconds > 0 ? std::round(static_cast<double>(window_tokens_here_) / seconds) : 0.0},
-                     {"activation_rate", window_rates()}});
+    ordered_json line = {{"step", state_.step},
+                         {"tokens", state_.tokens},
+                         {"loss", state_.last_loss},
+                         {"lr", lr_},
+                         {"grad_norm", last_.grad_norm},
+                         {"tokens_per_s", seconds > 0 ? std::round(static_cast<double>(window_tokens_here_) / seconds) : 0.0},
+                         {"activation_rate", window_rates()}};
+    if (recipe_.router.target_weight > 0) line["router_penalty"] = last_.router_penalty;
+    metrics_.append(line);
+    write_events("train/",
+                 {{"loss", state_.last_loss},
+                  {"lr", lr_},
+                  {"grad_norm", last_.grad_norm},
+                  {"tokens", static_cast<double>(state_.tokens)},
+                  {"tokens_per_s", line["tokens_per_s"].get<double>()}},
+                 window_rates());
+    if (recipe_.router.target_weight > 0) write_events("train/", {{"router_penalty", last_.router_penalty}}, {});
     state_.window = {.active = std::vector<int64_t>(static_cast<size_t>(recipe_.model.n_layers), 0)};
     window_tokens_here_ = 0;
     window_begin_ = Clock::now();
+  }
+
+  /// The same for TensorBoard.
+  void write_events(const std::string& prefix, std::vector<EventScalar> scalars, const std::vector<double>& rates) {
+    for (EventScalar& scalar : scalars) scalar.tag = prefix + scalar.tag;
+    for (size_t i = 0; i < rates.size(); ++i) scalars.push_back({fmt::format("{}activation_rate/layer_{}", prefix, i), rates[i]});
+    events_.add_scalars(state_.step, unix_seconds(), scalars);
   }
 
   void show_progress(const std::string& validating) {
@@ -361,7 +400,7 @@ class Trainer {
   /// False: stopped by the user; it is made up for when the run goes on.
   bool validate() {
     const Clock::time_point begin = Clock::now();
-    EvaluateOptions options{.batch_size = 0, .max_tokens = 0, .examples = 0, .spans = false, .progress = {}};
+    EvaluateOptions options{.batch_size = 0, .max_tokens = 0, .examples = recipe_.train.eval_examples, .spans = false, .progress = {}};
     options.progress = [this](int64_t done, int64_t total) {
       show_progress(fmt::format("{} %", 100 * done / total));
       return log_.stop() == 0;
@@ -386,9 +425,10 @@ class Trainer {
                      {"metric", result.metric.name},
                      {"value", value},
                      {"ci95", {result.metric.low, result.metric.high}},
-                     {"examples", result.score.count},
+                     {"examples", result.score.examples},
                      {"loss", result.score.loss()},
                      {"activation_rate", result.activation_rate}});
+    write_events("valid/", {{result.metric.name, value}, {"loss", result.score.loss()}}, result.activation_rate);
     log_.log(fmt::format("step {}: valid {} {:.4f}{}, loss {:.4f} ({:.1f} s)", state_.step, result.metric.name, value,
                          better ? ", the best so far" : "", result.score.loss(), seconds_since(begin)));
     window_begin_ += Clock::now() - begin;  // tokens_per_s is training's
@@ -404,6 +444,7 @@ class Trainer {
     const Clock::time_point begin = Clock::now();
     state_.seconds = begin_seconds_ + seconds_since(begin_);
     metrics_.sync();
+    events_.sync();
     store_.save(*model_, *optimizer_, state_);
     if (state_.best_step == state_.step) store_.export_model(state_.step);
     store_.prune(recipe_.train.keep, state_.best_step);
@@ -483,6 +524,7 @@ class Trainer {
   CheckpointStore store_;
   RunLock lock_;
   MetricsLog metrics_;
+  EventFile events_;
   std::unique_ptr<Task> task_;
   std::unique_ptr<data::BatchSampler> sampler_;
   std::shared_ptr<nn::Model> model_;

@@ -28,18 +28,27 @@ struct OptimConfig {
   double end_lr = 0.0;
 };
 
+/// [router], what training does to it: the penalty  weight * sum over layers of (activated share - rate)^2  (docs/CONFIG.md).
+struct RouterPenaltyConfig {
+  double target_rate = 0.5;    ///< share of tokens that each layer is drawn to activate
+  double target_weight = 0.0;  ///< 0 = off
+};
+
 /// [train]
 struct TrainConfig {
-  int64_t steps = 0;       ///< updates
-  int64_t batch_size = 0;  ///< sequences a micro-batch at most; 0 = max_tokens alone decides
-  int64_t max_tokens = 0;  ///< tokens a micro-batch at most; 0 = batch_size alone decides
-  int64_t accumulate = 1;  ///< micro-batches an update
-  int64_t seed = 1;        ///< of initialisation, order of the data, dropout
-  int64_t eval_every = 0;  ///< updates between validations; 0 = at the end alone
-  int64_t save_every = 0;  ///< updates between checkpoints; 0 = with every validation
-  int64_t keep = 3;        ///< checkpoints kept beside the best one
-  int64_t threads = 0;     ///< 0 = all cores
-  int64_t log_every = 50;  ///< updates between lines of metrics.jsonl
+  int64_t steps = 0;          ///< updates
+  int64_t batch_size = 0;     ///< sequences a micro-batch at most; 0 = max_tokens alone decides
+  int64_t max_tokens = 0;     ///< tokens a micro-batch at most; 0 = batch_size alone decides
+  int64_t accumulate = 1;     ///< micro-batches an update
+  int64_t seed = 1;           ///< of initialisation, order of the data, dropout
+  int64_t eval_every = 0;     ///< updates between validations; 0 = at the end alone
+  int64_t save_every = 0;     ///< updates between checkpoints; 0 = with every validation
+  int64_t keep = 3;           ///< checkpoints kept beside the best one
+  int64_t threads = 0;        ///< 0 = all cores
+  int64_t log_every = 50;     ///< updates between lines of metrics.jsonl
+  /// ListOps: weight of the loss of every sub-expression's value, read off at its operator's token, beside the whole expression's 1; 0 = the label alone
+  double auxiliary_weight = 0.0;
+  int64_t eval_examples = 0;  ///< validation looks at so many examples; 0 = all
 };
 
 /// [data]. Defaults are those of the ListOps of the Long Range Arena.
@@ -54,6 +63,11 @@ struct DataConfig {
   int64_t train_examples = 96000;
   int64_t valid_examples = 2000;
   int64_t test_examples = 2000;
+  int64_t block_length = 512;  ///< bytes: length of a training sequence; evaluation scores block_length - context new bytes a block
+  bool carry_state = false;    ///< bytes: each sequence of a batch goes on where it was in the last update, with the model's state
+  int64_t context = 0;         ///< bytes: bytes that evaluation shows before each block; -1 = one stream with carried state
+  double valid_share = 0.05;   ///< bytes: the held-out tail is so much of the file ...
+  double test_share = 0.05;    ///< ... and so much after it
 };
 
 /// [expect]: the number to reach and where it is from. Without a metric nothing is expected.
@@ -66,6 +80,7 @@ struct ExpectConfig {
 /// A recipe: everything that fixes a run. docs/CONFIG.md lists the keys.
 struct Recipe {
   ModelConfig model;  ///< [model], [router] and [task]
+  RouterPenaltyConfig router;
   DataConfig data;
   OptimConfig optim;
   TrainConfig train;

@@ -13,6 +13,10 @@ struct BatchOptions {
   int64_t max_tokens = 0;  ///< most tokens in a batch, a limit and not a target; 0 = no limit
   bool shuffle = true;     ///< a new order in every epoch; false: the order of the data, for validation
   uint64_t seed = 0;
+  /// 0 = no lanes. Else the sequences are parts of one stream that is read in so many places at once: with n = size / lanes, batch k of an epoch
+  /// holds sequence l n + k of every lane l, so each lane goes on where it was. What is left over beyond lanes * n is not used. Needs batch_size =
+  /// lanes and no max_tokens; shuffle has no effect.
+  int64_t lanes = 0;
 };
 
 /// Where a sampler stands. All that a checkpoint has to keep: the order of an epoch follows from seed and epoch.
@@ -29,7 +33,8 @@ std::vector<int64_t> epoch_order(int64_t n, uint64_t seed, int64_t epoch);
 /// more would break a limit; no batch spans two epochs and every sequence comes once an epoch. Which batches come depends on lengths, options and
 /// state alone, so a sampler restored from a state goes on exactly as the one that gave it.
 ///
-/// Error (kData) on construction: no sequences, or one longer than max_tokens (its number and length are named). Error (kConfig): a negative limit.
+/// Error (kData) on construction: no sequences, one longer than max_tokens (its number and length are named), or fewer than lanes. Error (kConfig): a
+/// negative limit, or lanes with other limits than their own.
 class BatchSampler {
  public:
   /// offsets as in SequenceDataset.
@@ -38,7 +43,7 @@ class BatchSampler {
   /// Numbers of the sequences of the next batch; begins the next epoch when the present one is used up.
   std::vector<int64_t> next();
   /// True after the last batch of an epoch, until next() is called.
-  bool epoch_done() const { return state_.cursor == size(); }
+  bool epoch_done() const { return state_.cursor == static_cast<int64_t>(order_.size()); }
   /// Batches of the epoch that the state is in, counted from its beginning.
   int64_t batches_in_epoch() const;
 

@@ -62,6 +62,14 @@ SequenceDataset generate_listops(const ListopsOptions& options, uint64_t seed, S
 /// language, or more than a million operators within each other.
 int64_t evaluate_listops(std::span<const int32_t> tokens);
 
+/// One operator with its arguments, somewhere in an expression.
+struct ListopsSubexpression {
+  int64_t position;  ///< of its operator's token, a leading <CLS> counted
+  int64_t value;
+};
+/// All of an expression, itself included, in the order of their closing brackets. Error (kData) as evaluate_listops.
+std::vector<ListopsSubexpression> listops_subexpressions(std::span<const int32_t> tokens);
+
 /// Text to tokens, separated by blanks; "(" and ")", which the original files hold, are dropped. Error (kData) naming an unknown word and its place.
 /// The expression as such is not looked at.
 std::vector<int32_t> tokenize_listops(std::string_view text);

@@ -16,10 +16,11 @@ template <class T>
 void router_fwd(int64_t tokens, int64_t u_stride, const T* u, T act_bias, T log_temperature, const uint8_t* forced, uint8_t* active, T* p,
                 T* probability) noexcept;
 
-/// du[t,1] = -du[t,0] = active[t] dp[t] P (1 - P) / exp(log_temperature); the decision has no gradient. Returns
-/// dlog_temperature = -sum_t active[t] dp[t] P (1 - P) z[t], summed in a fixed order in double. du has row stride du_stride and is written.
+/// With g[t] = (active[t] dp[t] + dprobability[t]) P (1 - P): du[t,1] = -du[t,0] = g[t] / exp(log_temperature); the decision has no gradient. Returns
+/// dlog_temperature = -sum_t g[t] z[t], summed in a fixed order in double. dp and dprobability (tokens), each may be nullptr (zero). du has row
+/// stride du_stride and is written.
 template <class T>
-double router_bwd(int64_t tokens, int64_t u_stride, const T* u, T act_bias, T log_temperature, const uint8_t* active, const T* dp, int64_t du_stride,
-                  T* du) noexcept;
+double router_bwd(int64_t tokens, int64_t u_stride, const T* u, T act_bias, T log_temperature, const uint8_t* active, const T* dp,
+                  const T* dprobability, int64_t du_stride, T* du) noexcept;
 
 }  // namespace seqboat::kernels

@@ -5,6 +5,10 @@
 
 namespace seqboat::kernels {
 
+/// Rows of a work item, and the grid on which keys are taken in blocks, counted from the start of a sequence. The grid is part of the definition of a
+/// result's bits (softmax rescales once a block), so it does not depend on the SIMD target.
+inline constexpr int64_t kAttentionBlock = 64;
+
 enum class AttentionFunction {
   kSoftmax,  ///< exp(s) / sum exp(s)
   kRelu2,    ///< max(s, 0)^2

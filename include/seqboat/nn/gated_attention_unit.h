@@ -6,6 +6,7 @@
 
 #include "seqboat/base/philox.h"
 #include "seqboat/nn/linear.h"
+#include "seqboat/nn/model_state.h"
 #include "seqboat/nn/packed.h"
 
 namespace seqboat::nn {
@@ -52,7 +53,9 @@ class GatedAttentionUnitImpl : public torch::nn::Module {
 
   /// m (K, D) packed active tokens, positions (K) original time, cu_seqlens (B+1) of the active tokens -> (K, D). trace: q, k, v and attention are
   /// recorded.
-  torch::Tensor forward(const torch::Tensor& m, const torch::Tensor& positions, const torch::Tensor& cu_seqlens, LayerTrace* trace = nullptr);
+  /// state: keys and values of the sequences' earlier chunks, which the queries see as well; moved on to hold this chunk's. Causal, with a window.
+  torch::Tensor forward(const torch::Tensor& m, const torch::Tensor& positions, const torch::Tensor& cu_seqlens, LayerTrace* trace = nullptr,
+                        AttentionState* state = nullptr);
 
   /// Sends the attention through composite_attention: the reference of the fused path.
   void use_composite(bool on) { composite_ = on; }
@@ -62,6 +65,11 @@ class GatedAttentionUnitImpl : public torch::nn::Module {
   PositionBias position{nullptr};
 
  private:
+  torch::Tensor attend(const torch::Tensor& q, const torch::Tensor& k, const torch::Tensor& v, const torch::Tensor& positions,
+                       const torch::Tensor& cu_seqlens) const;
+  torch::Tensor attend_with_state(const torch::Tensor& q, const torch::Tensor& k, const torch::Tensor& v, const torch::Tensor& positions,
+                                  const torch::Tensor& cu_seqlens, AttentionState* state) const;
+
   int64_t d_attn_, d_hidden_;
   AttentionOptions options_;
   bool composite_ = false;

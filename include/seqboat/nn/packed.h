@@ -34,11 +34,24 @@ struct LayerTrace {
   torch::Tensor attention;    ///< (K, H), before the reset gate and the output projection
 };
 
+struct ModelState;
+
+/// Asks a classifier for its logits at single tokens, beside those of whole sequences: what its head says of the encoder's output there.
+struct TokenQuery {
+  torch::Tensor rows;    ///< (R) int64, packed rows of the first document
+  torch::Tensor logits;  ///< (R, classes), written by the forward
+};
+
 struct ForwardOptions {
   RandomKey random;
   std::vector<torch::Tensor> forced_active;  ///< per layer (sum T) uint8 or undefined; empty = the routers decide
   std::vector<LayerTrace>* trace = nullptr;  ///< one entry a layer is appended (retrieval: a pass after the other)
   bool intermediates = false;
+  /// The traces' probabilities keep their gradient: for a penalty on how much is activated.
+  bool router_gradients = false;
+  /// Causal language models: the sequences go on where this state stands (model_state.h), and it is moved to their ends. nullptr: they begin.
+  ModelState* state = nullptr;
+  TokenQuery* query = nullptr;  ///< classifiers; nullptr: only whole sequences
 };
 
 /// What every layer of a forward needs to know of the packing, computed once.
@@ -48,7 +61,8 @@ struct PackedLayout {
   torch::Tensor sequence_ids;  ///< (sum T) int64: id of each row's sequence
   int64_t pass = 0;            ///< which tower of a two-tower model: its dropout differs
 
-  static PackedLayout make(const torch::Tensor& cu_seqlens, const RandomKey& random, int64_t pass = 0);
+  /// begin (B) int64: time of each sequence's first row; undefined = 0.
+  static PackedLayout make(const torch::Tensor& cu_seqlens, const RandomKey& random, int64_t pass = 0, const torch::Tensor& begin = {});
 };
 
 /// Dropout with the keys of `random`; the identity unless training and p > 0. layer < 0: outside the layers.

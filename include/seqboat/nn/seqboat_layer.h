@@ -7,6 +7,7 @@
 #include "seqboat/base/philox.h"
 #include "seqboat/nn/gated_attention_unit.h"
 #include "seqboat/nn/linear.h"
+#include "seqboat/nn/model_state.h"
 #include "seqboat/nn/multi_head_ema.h"
 #include "seqboat/nn/norm.h"
 #include "seqboat/nn/packed.h"
@@ -51,6 +52,9 @@ class SeqBoatLayerImpl : public torch::nn::Module {
   GatedAttentionUnit attention{nullptr};
 
  private:
+  /// The causal EMA, going on from the state and moving it.
+  torch::Tensor encode_on(const torch::Tensor& x, const PackedLayout& layout, LayerState* state);
+
   SeqBoatLayerOptions options_;
 };
 TORCH_MODULE(SeqBoatLayer);

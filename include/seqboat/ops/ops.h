@@ -27,7 +27,8 @@ std::tuple<Tensor, Tensor> ema_scan(const Tensor& x, const Tensor& cu_seqlens, c
                                     int64_t truncation, bool bidirectional, const std::optional<Tensor>& state, const std::optional<Tensor>& history);
 
 /// Tempered softmax router (kernels/router.h). logits (M, 2), log_temperature (1), forced (M) uint8 or none.
-/// Returns active (M) uint8, p (M) = confidence of active tokens, else 0, and probability (M) = P(active) of every token (not differentiable).
+/// Returns active (M) uint8, p (M) = confidence of active tokens, else 0, and probability (M) = P(active) of every token. p and probability are
+/// differentiable, the decision is not.
 std::tuple<Tensor, Tensor, Tensor> router(const Tensor& logits, const Tensor& log_temperature, double act_bias, const std::optional<Tensor>& forced);
 
 /// active (M) uint8 -> active_index (K), positions (K) = time within the sequence, active_cu_seqlens (B+1); all int64. K depends on the data.

@@ -10,6 +10,7 @@
 #include "seqboat/config/model_config.h"
 #include "seqboat/data/batching.h"
 #include "seqboat/nn/model.h"
+#include "seqboat/nn/model_state.h"
 #include "seqboat/train/optimizer.h"
 
 namespace seqboat::train {
@@ -35,8 +36,9 @@ struct TrainerState {
   double last_loss = 0;    ///< of the last line of metrics.jsonl
   double last_metric = 0;  ///< of the last validation
   MetricWindow window;
-  std::string simd;    ///< target that the weights were computed on
-  double seconds = 0;  ///< spent training, over all runs; not compared
+  std::string simd;       ///< target that the weights were computed on
+  double seconds = 0;     ///< spent training, over all runs; not compared
+  nn::ModelState stream;  ///< carried from update to update where the recipe says so; else fresh
 };
 
 /// RUN/checkpoints/step-NNNNNNNN. A checkpoint appears whole or not at all: it is written and fsynced under another name, then renamed.
@@ -44,7 +46,8 @@ struct TrainerState {
 ///   config.json            the model's
 ///   model.safetensors      parameters and buffers
 ///   optimizer.safetensors  exp_avg.*, exp_avg_sq.*, step
-///   trainer_state.json     TrainerState, and size and checksum of the other files: what was damaged later is found when it is read
+///   stream.safetensors     TrainerState::stream, where a state is carried
+///   trainer_state.json     the rest of TrainerState, and size and checksum of the other files: what was damaged later is found when it is read
 class CheckpointStore {
  public:
   explicit CheckpointStore(std::filesystem::path run_dir) : run_dir_(std::move(run_dir)) {}

@@ -39,9 +39,13 @@ struct EvalRequest {
   std::string split = "test";               ///< train | valid | test
   std::filesystem::path data_dir = {};      ///< --data: a folder of splits or one file; empty = what the model's recipe names, else the cache folder
   std::vector<std::string> overrides = {};  ///< --set on the run's recipe (data.*, train.batch_size, ...); a bare model folder has none
-  int64_t context = 0;                      ///< --context: language models only, previous tokens to condition on; 0 = the task's own
-  int64_t threads = 0;                      ///< --threads; 0 = all cores
-  int64_t examples = 0;                     ///< --examples: only so many of the split; 0 = all
+  /// --context: language models only, previous tokens that each scored block is shown; kStreamContext = one stream with carried state; kOwnContext =
+  /// as the recipe says
+  int64_t context = kOwnContext;
+  static constexpr int64_t kStreamContext = -1;
+  static constexpr int64_t kOwnContext = -2;
+  int64_t threads = 0;   ///< --threads; 0 = all cores
+  int64_t examples = 0;  ///< --examples: only so many of the split; 0 = all
   const std::atomic<int>* stop_signal = nullptr;
 };
 

@@ -28,6 +28,9 @@ void save_tensors(const std::filesystem::path& file, const std::vector<NamedTens
 /// is missing, unknown, or of another shape or dtype; nothing is changed unless everything fits.
 void load_tensors(const std::filesystem::path& file, const std::vector<NamedTensor>& tensors);
 
+/// Every tensor of a file, copied. Error (kModel), also for a dtype that save_tensors() does not write.
+std::vector<NamedTensor> read_tensors(const std::filesystem::path& file);
+
 /// DIR/config.json and DIR/model.safetensors; the folder must be there.
 void save_model(const std::filesystem::path& dir, const nn::Model& model);
 

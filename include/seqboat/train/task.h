@@ -22,7 +22,9 @@ namespace seqboat::train {
 struct TaskBatch {
   nn::PackedSequences src;
   std::optional<nn::PackedSequences> src1;  ///< the other document of a pair (retrieval)
-  torch::Tensor targets;                    ///< int64; classification (B)
+  torch::Tensor targets;                    ///< int64; classification (B); language models (sum T), -1 = not scored
+  torch::Tensor token_rows;                 ///< (R) int64: tokens that have a target of their own; undefined = none
+  torch::Tensor token_targets;              ///< (R) int64
   torch::Tensor sequence_ids;               ///< (B) int64, for RandomKey: numbers of the examples in their split
   int64_t tokens = 0;                       ///< tokens that the model reads
   int64_t sample_size = 0;                  ///< what the summed loss is divided by: examples (a language model: tokens)
@@ -31,7 +33,11 @@ struct TaskBatch {
 /// Sums over examples, from which loss and metric are made. Sums of several batches add up.
 struct Score {
   double loss_sum = 0;               ///< nats
-  int64_t count = 0;                 ///< what the loss is a mean over
+  int64_t count = 0;                 ///< what the loss is a mean over: examples (a language model: tokens)
+  int64_t examples = 0;              ///< sequences
+  double loss_squares = 0;           ///< language models: over sequences, sum of the squared losses ...
+  double loss_by_count = 0;          ///< ... of loss times tokens ...
+  double count_squares = 0;          ///< ... and of the squared numbers of tokens
   int64_t correct = 0;               ///< classification
   std::vector<int64_t> predictions;  ///< classification: one an example, in the order given
   double loss() const { return count > 0 ? loss_sum / static_cast<double>(count) : 0.0; }
@@ -39,7 +45,7 @@ struct Score {
 
 /// A metric with its 95 % interval.
 struct Metric {
-  std::string name;  ///< "accuracy": a fraction, 0 .. 1
+  std::string name;  ///< "accuracy": a fraction, 0 .. 1; "bits-per-byte"
   double value = 0;
   double low = 0;
   double high = 0;
@@ -48,6 +54,14 @@ struct Metric {
 /// Accuracy with Wilson's score interval (z = 1.959964): with p = correct / count,
 ///   (p + z^2/2n +- z sqrt(p (1 - p)/n + z^2/4n^2)) / (1 + z^2/n)
 Metric accuracy_metric(int64_t correct, int64_t count);
+
+/// Bits a token, loss_sum / (count ln 2), with an interval from the spread over sequences: the mean of n sequences of unequal length is a ratio,
+/// whose variance is  n/(n-1) sum_b (l_b - r c_b)^2 / count^2  with l_b, c_b the loss and number of tokens of sequence b and r their ratio. Normal
+/// quantile; one sequence has no spread, and then the interval is the whole line from 0 on (infinity above).
+Metric bits_metric(const char* name, const Score& score);
+
+/// score_classification for language models: logits (sum T, V), targets (sum T) with -1 = not scored, sequences by cu_seqlens.
+void score_tokens(const torch::Tensor& logits, const torch::Tensor& targets, const torch::Tensor& cu_seqlens, Score* score);
 
 /// Sum of -log softmax(logits)[target] over rows, in double and in the order of rows, so that the sum over a data set does not depend on how it was
 /// cut into batches; predictions are the arg-max (of equals, the first).
@@ -61,13 +75,14 @@ class TaskData {
   /// (size() + 1) offsets of the examples: their lengths are what batches are packed by.
   virtual std::span<const int64_t> offsets() const = 0;
   virtual TaskBatch batch(std::span<const int64_t> examples) const = 0;
+  /// Whether the examples are one stream: they are then evaluated one after the other with the model's state carried.
+  virtual bool is_stream() const { return false; }
 };
 
 /// What eval says beyond loss and metric.
 struct TaskReport {
-  std::string json_name;  ///< key of the result; empty = nothing to say
-  std::string json_text;  ///< its value, as JSON
-  std::string text;       ///< lines for people
+  std::string json_text = "{}";  ///< an object whose members join the result
+  std::string text;              ///< lines for people
 };
 
 /// A task: its data, its loss, its metric. One file each in src/train/tasks. Knows no model and no optimizer.
@@ -78,6 +93,11 @@ class Task {
   virtual const char* name() const = 0;         ///< the recipe's data.name
   virtual const char* metric_name() const = 0;  ///< "accuracy"
   virtual bool higher_is_better() const = 0;
+  /// The metric as people read it: "56.15 %", "2.1034 bits".
+  virtual std::string metric_text(double value) const = 0;
+  virtual const char* loss_unit() const = 0;  ///< "example", "byte": what a loss is the mean over
+  /// By how much metric and [expect] value differ in their writing: accuracies are fractions here and percent there.
+  virtual double expect_scale() const { return 1; }
 
   /// Fills in what the data decide (vocab_size), and checks the rest against them: Error (kConfig).
   virtual void complete(config::ModelConfig* model) const = 0;
@@ -94,6 +114,8 @@ class Task {
 
   /// Sum of the losses of a batch, a differentiable scalar.
   virtual torch::Tensor loss_sum(const torch::Tensor& logits, const TaskBatch& batch) const = 0;
+  /// The same of TokenQuery's logits at batch.token_rows, weighted as the recipe says.
+  virtual torch::Tensor token_loss_sum(const torch::Tensor& /*logits*/, const TaskBatch& /*batch*/) const { return {}; }
   /// Adds a batch to the score.
   virtual void score(const torch::Tensor& logits, const TaskBatch& batch, Score* score) const = 0;
   virtual Metric metric(const Score& score) const = 0;

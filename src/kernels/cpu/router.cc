@@ -57,8 +57,8 @@ void router_fwd(int64_t tokens, int64_t u_stride, const T* u, T act_bias, T log_
 
 // P (1 - P) = e / (1 + e)^2 with e = exp(-|z|): no cancellation where P is close to one.
 template <class T>
-double router_bwd(int64_t tokens, int64_t u_stride, const T* u, T act_bias, T log_temperature, const uint8_t* active, const T* dp, int64_t du_stride,
-                  T* du) {
+double router_bwd(int64_t tokens, int64_t u_stride, const T* u, T act_bias, T log_temperature, const uint8_t* active, const T* dp,
+                  const T* dprobability, int64_t du_stride, T* du) {
   const hn::ScalableTag<T> d;
   const int64_t width = static_cast<int64_t>(hn::Lanes(d));
   const T scale = temperature(log_temperature);
@@ -79,11 +79,13 @@ double router_bwd(int64_t tokens, int64_t u_stride, const T* u, T act_bias, T lo
     }
     for (int64_t i = 0; i < count; ++i) {
       const int64_t t = begin + i;
-      const T g = active[t] != 0 ? dp[t] * slope[i] : T{0};
+      T upstream = active[t] != 0 && dp != nullptr ? dp[t] : T{0};
+      if (dprobability != nullptr) upstream += dprobability[t];
+      const T g = upstream * slope[i];
       const T difference = g / scale;
       du[t * du_stride] = -difference;
       du[t * du_stride + 1] = difference;
-      if (active[t] != 0) dlog_temperature -= static_cast<double>(g) * static_cast<double>(z[i]);
+      dlog_temperature -= static_cast<double>(g) * static_cast<double>(z[i]);
     }
   }
   return dlog_temperature;
@@ -121,13 +123,13 @@ void router_fwd<double>(int64_t tokens, int64_t u_stride, const double* u, doubl
 
 template <>
 double router_bwd<float>(int64_t tokens, int64_t u_stride, const float* u, float act_bias, float log_temperature, const uint8_t* active,
-                         const float* dp, int64_t du_stride, float* du) noexcept {
-  return HWY_DYNAMIC_DISPATCH(router_bwd_f32)(tokens, u_stride, u, act_bias, log_temperature, active, dp, du_stride, du);
+                         const float* dp, const float* dprobability, int64_t du_stride, float* du) noexcept {
+  return HWY_DYNAMIC_DISPATCH(router_bwd_f32)(tokens, u_stride, u, act_bias, log_temperature, active, dp, dprobability, du_stride, du);
 }
 template <>
 double router_bwd<double>(int64_t tokens, int64_t u_stride, const double* u, double act_bias, double log_temperature, const uint8_t* active,
-                          const double* dp, int64_t du_stride, double* du) noexcept {
-  return HWY_DYNAMIC_DISPATCH(router_bwd_f64)(tokens, u_stride, u, act_bias, log_temperature, active, dp, du_stride, du);
+                          const double* dp, const double* dprobability, int64_t du_stride, double* du) noexcept {
+  return HWY_DYNAMIC_DISPATCH(router_bwd_f64)(tokens, u_stride, u, act_bias, log_temperature, active, dp, dprobability, du_stride, du);
 }
 
 }  // namespace seqboat::kernels

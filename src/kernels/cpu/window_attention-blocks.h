@@ -3,11 +3,12 @@
 #include <algorithm>
 #include <cstdint>
 
+#include "seqboat/kernels/window_attention.h"
+
 namespace seqboat::kernels {
 
-/// Rows of a work item, and the grid on which the other side of the score block is cut: multiples of kBlock from the start of the sequence.
-/// The grid is part of the definition of a result's bits (softmax rescales once a block), so it does not depend on the SIMD target.
-constexpr int64_t kBlock = 64;
+/// The other side of the score block is cut at multiples of it, too.
+constexpr int64_t kBlock = kAttentionBlock;
 
 /// Row i of a sequence of n active tokens sees [i - before, i + after], cut at the ends. before, after <= n.
 struct Visible {

@@ -12,4 +12,8 @@
 namespace seqboat::ops {
 using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
+
+inline std::optional<Tensor> optional(const Tensor& t) {
+  return t.defined() ? std::optional<Tensor>(t) : std::nullopt;
+}
 }  // namespace seqboat::ops

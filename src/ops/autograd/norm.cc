@@ -6,10 +6,6 @@ namespace {
 using OptionalTensor = std::optional<Tensor>;
 using Triple = std::tuple<Tensor, Tensor, Tensor>;
 
-OptionalTensor optional(const Tensor& t) {
-  return t.defined() ? OptionalTensor(t) : std::nullopt;
-}
-
 struct RowNormFunction : torch::autograd::Function<RowNormFunction> {
   static variable_list forward(AutogradContext* ctx, const Tensor& x, const OptionalTensor& weight, const OptionalTensor& bias, std::string kind,
                                double eps) {

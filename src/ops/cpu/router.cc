@@ -41,22 +41,25 @@ std::tuple<Tensor, Tensor, Tensor> router_cpu(const Tensor& logits, const Tensor
   return {active, p, probability};
 }
 
-std::tuple<Tensor, Tensor> router_backward_cpu(const Tensor& grad_p, const Tensor& logits, const Tensor& log_temperature, double act_bias,
-                                               const Tensor& active) {
+std::tuple<Tensor, Tensor> router_backward_cpu(const std::optional<Tensor>& grad_p, const std::optional<Tensor>& grad_probability,
+                                               const Tensor& logits, const Tensor& log_temperature, double act_bias, const Tensor& active) {
   check_router(logits, log_temperature);
   const int64_t tokens = logits.size(0), blocks = (tokens + kTokenBlock - 1) / kTokenBlock;
-  const Tensor gp = grad_p.contiguous();
+  const auto gp = contiguous(grad_p), gprobability = contiguous(grad_probability);
   const Tensor u = logits.stride(1) == 1 ? logits : logits.contiguous();
   Tensor grad_logits = at::empty({tokens, 2}, logits.options()), grad_temperature = at::empty_like(log_temperature);
   std::vector<double> partial(static_cast<size_t>(blocks), 0.0);
   SEQBOAT_DISPATCH(logits, "seqboat::_router_backward", [&] {
     const auto temperature = *log_temperature.const_data_ptr<scalar_t>();
+    const auto* gp_data = data_or_null<scalar_t>(gp);
+    const auto* gprobability_data = data_or_null<scalar_t>(gprobability);
     parallel_for(blocks, 1, [&](int64_t first, int64_t last) {
       for (int64_t block = first; block < last; ++block) {
         const int64_t begin = block * kTokenBlock, end = std::min(begin + kTokenBlock, tokens);
         partial[static_cast<size_t>(block)] = kernels::router_bwd<scalar_t>(
             end - begin, u.stride(0), u.const_data_ptr<scalar_t>() + begin * u.stride(0), static_cast<scalar_t>(act_bias), temperature,
-            active.const_data_ptr<uint8_t>() + begin, gp.const_data_ptr<scalar_t>() + begin, 2, grad_logits.mutable_data_ptr<scalar_t>() + begin * 2);
+            active.const_data_ptr<uint8_t>() + begin, gp_data ? gp_data + begin : nullptr, gprobability_data ? gprobability_data + begin : nullptr, 2,
+            grad_logits.mutable_data_ptr<scalar_t>() + begin * 2);
       }
     });
     double sum = 0;

@@ -24,7 +24,7 @@ std::string percent(double fraction) {
 class ListopsTask : public ClassificationTask {
  public:
   ListopsTask(const config::Recipe& recipe, const fs::path& data_dir)
-      : prepend_cls_(recipe.model.pool == "first"), sizes_(make_options(recipe.data)) {
+      : prepend_cls_(recipe.model.pool == "first"), subexpression_weight_(recipe.train.auxiliary_weight), sizes_(make_options(recipe.data)) {
     if (!data_dir.empty()) {
       path_ = data_dir;
       as_it_is_ = true;
@@ -80,6 +80,10 @@ class ListopsTask : public ClassificationTask {
     }
   }
 
+  torch::Tensor token_loss_sum(const torch::Tensor& logits, const TaskBatch& batch) const override {
+    return ops::cross_entropy_sum(logits, batch.token_targets) * subexpression_weight_;
+  }
+
   const TaskData& split(Split split) const override { return splits_.at(split); }
 
   TaskReport report(Split split, int64_t examples, const Score& score) override {
@@ -89,7 +93,7 @@ class ListopsTask : public ClassificationTask {
 
     nlohmann::ordered_json json = ladder.to_json();
     json["model_where_one_level_is_wrong"] = {{"samples", hard.samples}, {"correct", hard.correct}, {"accuracy", hard.accuracy()}};
-    TaskReport out{.json_name = "shortcut_ladder", .json_text = json.dump(), .text = {}};
+    TaskReport out{.json_text = nlohmann::ordered_json{{"shortcut_ladder", json}}.dump(), .text = {}};
     out.text = fmt::format("Shortcuts (counted on {}):\n", ladder.fitted_on);
     const auto line = [&](const char* what, Shortcut shortcut) {
       out.text += fmt::format("  {:<40}{:>8}\n", what, percent(ladder.accuracy(shortcut)));
@@ -139,10 +143,19 @@ class ListopsTask : public ClassificationTask {
 
   void add(Split split, data::SequenceDataset dataset) {
     if (prepend_cls_) dataset.prepend(data::kListopsCls);
-    splits_.insert_or_assign(split, SequenceData(std::move(dataset)));
+    SequenceData data(std::move(dataset));
+    if (split == Split::kTrain && subexpression_weight_ > 0) {
+      data.set_token_targets([](std::span<const int32_t> tokens) {
+        std::vector<std::pair<int64_t, int64_t>> out;
+        for (const auto& [position, value] : data::listops_subexpressions(tokens)) out.emplace_back(position, value);
+        return out;
+      });
+    }
+    splits_.insert_or_assign(split, std::move(data));
   }
 
   bool prepend_cls_;
+  double subexpression_weight_;  ///< of each operator's value, read off at its token, beside the root's
   data::ListopsMakeOptions sizes_;
   fs::path path_;
   bool is_file_ = false;

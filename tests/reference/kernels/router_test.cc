@@ -106,23 +106,30 @@ TYPED_TEST(Router, BackwardEqualsTheAnalyticGradient) {
     for (int64_t tokens : awkward_sizes()) {
       SCOPED_TRACE(tokens);
       const int64_t stride = 4, du_stride = 3;
-      const Guarded<T> u = random_numbers<T>(tokens * stride, 9), dp = random_numbers<T>(tokens, 8);
+      const Guarded<T> u = random_numbers<T>(tokens * stride, 9), dp = random_numbers<T>(tokens, 8), dprobability = random_numbers<T>(tokens, 7);
       Guarded<uint8_t> active(tokens);
       for (int64_t t = 0; t < tokens; ++t) active[t] = t % 4 != 1;
-      Guarded<T> du(tokens * du_stride);
-      const double got = router_bwd(tokens, stride, u.data(), bias, log_temperature, active.data(), dp.data(), du_stride, du.data());
-      double want = 0;
-      for (int64_t t = 0; t < tokens; ++t) {
-        const double z = (static_cast<double>(u[t * stride + 1]) - u[t * stride] - bias) / temperature;
-        const double slope = active[t] ? dp[t] * std::exp(-std::abs(z)) / std::pow(1 + std::exp(-std::abs(z)), 2) : 0;
-        const double pair[] = {-slope / temperature, slope / temperature};
-        // P (1 - P) <= 1/4 and its relative error is that of z, at most 5 / temperature in size, and a few units.
-        test::expect_close(du.data() + t * du_stride, pair, 2, Tolerance::ulps<T>(6 * 5 / temperature + 12, 0.5 / temperature));
-        EXPECT_TRUE(std::isnan(du[t * du_stride + 2])) << "the gap between the rows was written";
-        want -= slope * z;
+      // Of the confidence, of the probability, of both: the gradients add up.
+      for (int which = 1; which <= 3; ++which) {
+        SCOPED_TRACE(which);
+        const bool of_p = (which & 1) != 0, of_probability = (which & 2) != 0;
+        Guarded<T> du(tokens * du_stride);
+        const double got = router_bwd<T>(tokens, stride, u.data(), bias, log_temperature, active.data(), of_p ? dp.data() : nullptr,
+                                         of_probability ? dprobability.data() : nullptr, du_stride, du.data());
+        double want = 0;
+        for (int64_t t = 0; t < tokens; ++t) {
+          const double z = (static_cast<double>(u[t * stride + 1]) - u[t * stride] - bias) / temperature;
+          const double upstream = (of_p && active[t] ? dp[t] : 0.0) + (of_probability ? dprobability[t] : 0.0);
+          const double slope = upstream * std::exp(-std::abs(z)) / std::pow(1 + std::exp(-std::abs(z)), 2);
+          const double pair[] = {-slope / temperature, slope / temperature};
+          // P (1 - P) <= 1/4 and its relative error is that of z, at most 5 / temperature in size, and a few units; upstream is at most 4 / 2.
+          test::expect_close(du.data() + t * du_stride, pair, 2, Tolerance::ulps<T>(6 * 5 / temperature + 13, 1 / temperature));
+          EXPECT_TRUE(std::isnan(du[t * du_stride + 2])) << "the gap between the rows was written";
+          want -= slope * z;
+        }
+        EXPECT_NEAR(got, want, tokens * Tolerance::ulps<T>(6 * 5 / temperature + 13, 5 / temperature).absolute);
+        EXPECT_TRUE(du.intact());
       }
-      EXPECT_NEAR(got, want, tokens * Tolerance::ulps<T>(6 * 5 / temperature + 12, 0.5 * 5 / temperature).absolute);
-      EXPECT_TRUE(du.intact());
     }
   });
 }
@@ -159,7 +166,7 @@ TEST(RouterGradient, IsTheSlopeOfTheForward) {
   const std::vector<uint8_t> decided = active;
   EXPECT_NE(std::count(decided.begin(), decided.end(), 1), 0);
   EXPECT_NE(std::count(decided.begin(), decided.end(), 0), 0);
-  const double dlog_temperature = router_bwd(tokens, 2, u.data(), 0.3, log_temperature, decided.data(), c.data(), 2, du.data());
+  const double dlog_temperature = router_bwd<double>(tokens, 2, u.data(), 0.3, log_temperature, decided.data(), c.data(), nullptr, 2, du.data());
   for (int64_t i = 0; i < 2 * tokens; ++i) EXPECT_NEAR(du[i], slope(u[i]), 5e-9) << i;
   EXPECT_NEAR(dlog_temperature, slope(log_temperature), 5e-9 * tokens);
 }
@@ -170,7 +177,7 @@ TEST(RouterGradient, KeepsItsPrecisionAtConfidentTokens) {
   const uint8_t active = 1;
   on_every_target([&] {
     float du[2];
-    router_bwd<float>(1, 2, u, 0, 0, &active, &dp, 2, du);
+    router_bwd<float>(1, 2, u, 0, 0, &active, &dp, nullptr, 2, du);
     const double want = std::exp(-30.0);
     EXPECT_NEAR(du[1], want, 8 * std::numeric_limits<float>::epsilon() * want);
     EXPECT_EQ(du[0], -du[1]);

@@ -68,6 +68,18 @@ TEST(OpGradients, RouterOfActiveTokens) {
   check_gradients([&](const Inputs& in) { return std::get<1>(ops::router(in[0], in[1], 0.3, forced)); }, {leaf({11, 2}), leaf({1})});
 }
 
+TEST(OpGradients, RouterProbabilityOfEveryToken) {
+  Tensor forced = torch::zeros({11}, torch::kUInt8);
+  for (int64_t t = 0; t < 11; t += 3) forced[t] = 1;
+  check_gradients([&](const Inputs& in) { return std::get<2>(ops::router(in[0], in[1], 0.3, forced)); }, {leaf({11, 2}), leaf({1})});
+  check_gradients(
+      [&](const Inputs& in) {
+        auto [active, p, probability] = ops::router(in[0], in[1], 0.3, forced);
+        return p * 2 + probability * probability;
+      },
+      {leaf({11, 2}), leaf({1})});
+}
+
 TEST(OpGradients, CompressAndExtract) {
   const Tensor active = torch::tensor({1, 0, 0, 1, 1, 0, 1}, torch::kUInt8), cu = offsets({4, 3});
   auto [index, positions, active_cu] = ops::active_index(active, cu);
