@@ -27,12 +27,24 @@ CLI::Validator number(double least, double most);
 /// Two runnable lines below the help of a verb.
 std::string examples(const std::string& first, const std::string& second);
 
+/// The verbs within a command that are shown; hidden ones are left out.
+std::vector<std::string> subcommand_names(const CLI::App* command);
+
+/// The end of a message about an unknown word: ", did you mean X? See `path --help`", or only the last part.
+std::string remedy(const std::string& word, const std::vector<std::string>& words, const std::string& path);
+
+/// The help of a command, in lines of at most 100 columns (examples stay whole). `path` is its name in full: "seqboat recipes show".
+std::string help_text(const CLI::App* command, const std::string& path);
+
 // One function a verb, each in the file of its name.
 void add_train(CLI::App* app, Invocation* invocation);
 void add_eval(CLI::App* app, Invocation* invocation);
 void add_inspect(CLI::App* app, Invocation* invocation);
 void add_recipes(CLI::App* app, Invocation* invocation);
 void add_data(CLI::App* app, Invocation* invocation);
+void add_doctor(CLI::App* app, Invocation* invocation);
+void add_completion(CLI::App* app, Invocation* invocation);
+void add_help(CLI::App* app, Invocation* invocation);
 void add_version(CLI::App* app, Invocation* invocation);
 
 }  // namespace seqboat::app

@@ -48,15 +48,17 @@ int list_data(Reporter& reporter) {
   return 0;
 }
 
-void check_data_name(const std::string& name) {
+// The check of an option that takes a data set's name. The help and shell completion read the names from its description.
+CLI::Validator data_name() {
   std::vector<std::string> names;
-  for (const DataSet& set : kDataSets) {
-    if (name == set.name) return;
-    names.push_back(set.name);
-  }
-  const std::string near = config::nearest(name, names);
-  fail(ErrorKind::kUsage, "unknown data set {}{}; `seqboat data list` shows all", in_quotes(name),
-       near.empty() ? "" : ", did you mean " + near + "?");
+  for (const DataSet& set : kDataSets) names.push_back(set.name);
+  const auto check = [names](std::string& name) -> std::string {
+    if (std::find(names.begin(), names.end(), name) != names.end()) return "";
+    const std::string near = config::nearest(name, names);
+    fail(ErrorKind::kUsage, "unknown data set {}{}; `seqboat data list` shows all", in_quotes(name),
+         near.empty() ? "" : ", did you mean " + near + "?");
+  };
+  return CLI::Validator(check, fmt::format("{{{}}}", fmt::join(names, ",")));
 }
 
 struct MakeOptions {
@@ -74,7 +76,6 @@ struct Interrupted {
 };
 
 int make_data(MakeOptions options, Reporter& reporter) {
-  check_data_name(options.name);
   data::ListopsMakeOptions& listops = options.listops;
   if (options.small) listops.shape = data::ListopsOptions::small();
   listops.shape.min_length = options.min_length.value_or(listops.shape.min_length);
@@ -237,7 +238,7 @@ void add_data(CLI::App* app, Invocation* invocation) {
 
   auto options = std::make_shared<MakeOptions>();
   CLI::App* make = command->add_subcommand("make", "generates a data set; makes only what is missing");
-  make->add_option("NAME", options->name, "a name of the list")->required();
+  make->add_option("NAME", options->name, "a name of the list")->required()->check(data_name());
   make->add_option("--out", options->out, "folder for the files; default: one in the cache, named after the settings")->type_name("DIR");
   make->add_flag("--short", options->small, "ListOps of 50 to 250 tokens and at most five levels");
   const auto whole = [make](const char* name, auto& field, const char* what, int64_t least) {

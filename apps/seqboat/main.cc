@@ -9,7 +9,6 @@
 #include "command.h"
 #include "seqboat/base/error.h"
 #include "seqboat/base/text.h"
-#include "seqboat/config/keys.h"
 
 namespace seqboat::app {
 
@@ -56,13 +55,6 @@ std::vector<std::string> option_names(const CLI::App* command) {
   return names;
 }
 
-std::vector<std::string> subcommand_names(const CLI::App* command) {
-  std::vector<std::string> names;
-  for (const CLI::App* inner : command->get_subcommands([](const CLI::App* app) { return !app->get_group().empty(); }))
-    names.push_back(inner->get_name());
-  return names;
-}
-
 // The verb that the command line chose, and its name in full.
 std::pair<const CLI::App*, std::string> chosen_command(const CLI::App& app) {
   const CLI::App* command = &app;
@@ -74,19 +66,19 @@ std::pair<const CLI::App*, std::string> chosen_command(const CLI::App& app) {
   return {command, path};
 }
 
-// ", did you mean X? See `path --help`", or the end of it.
-std::string remedy(const std::string& word, const std::vector<std::string>& words, const std::string& path) {
-  const std::string near = config::nearest(word, words);
-  return near.empty() ? fmt::format("; see `{} --help`", path) : fmt::format(", did you mean {}? See `{} --help`", near, path);
-}
-
 // CLI11's messages span lines and name no remedy: ours do.
 std::string usage_message(const CLI::App& app, const CLI::ParseError& error) {
   const auto [command, path] = chosen_command(app);
   const std::vector<std::string> subcommands = subcommand_names(command);
+  for (const std::string& word : app.remaining()) {
+    const std::string name = word.substr(0, word.find('='));
+    if (name == "--json" || name == "--quiet" || name == "-q" || name == "--threads")
+      return fmt::format("{} stands behind the verb: {} VERB {}; see `{} --help`", name, app.get_name(), name, app.get_name());
+  }
   for (const std::string& word : command->remaining()) {
     if (word.size() > 1 && word[0] == '-') {
-      return fmt::format("unknown option {}{}", in_quotes(word), remedy(word.substr(0, word.find('=')), option_names(command), path));
+      const std::string name = word.substr(0, word.find('='));
+      return fmt::format("unknown option {}{}", in_quotes(word), remedy(name, option_names(command), path));
     }
     if (!subcommands.empty()) return fmt::format("unknown verb '{} {}'{}", path, word, remedy(word, subcommands, path));
     return fmt::format("unexpected argument {}; see `{} --help`", in_quotes(word), path);
@@ -110,6 +102,9 @@ int run(int argc, char** argv) {
   add_inspect(&app, &invocation);
   add_recipes(&app, &invocation);
   add_data(&app, &invocation);
+  add_doctor(&app, &invocation);
+  add_completion(&app, &invocation);
+  add_help(&app, &invocation);
   add_version(&app, &invocation);
 
   if (argc > 1 && argv[1][0] != '-') {
@@ -121,8 +116,7 @@ int run(int argc, char** argv) {
     app.parse(argc, argv);
   } catch (const CLI::CallForHelp&) {
     const auto [command, path] = chosen_command(app);
-    // help() puts the verb's own name behind what it is given.
-    write_stdout(command == &app ? app.help() : command->help(path.substr(0, path.rfind(' '))));
+    write_stdout(help_text(command, path));
     return 0;
   } catch (const CLI::CallForVersion& version) {
     write_stdout(std::string(version.what()) + "\n");
@@ -131,7 +125,7 @@ int run(int argc, char** argv) {
     fail(ErrorKind::kUsage, "{}", usage_message(app, error));
   }
   if (!invocation.action) {
-    write_stderr(app.help());
+    write_stderr(help_text(&app, app.get_name()));
     return exit_code(ErrorKind::kUsage);
   }
   ConsoleReporter reporter(invocation.common);

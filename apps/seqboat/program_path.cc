@@ -34,9 +34,8 @@ void* train_module_function(const char* name) {
                   "this build has no LibTorch, which train and eval need (libseqboat_train_verbs.so is not beside {}). "
                   "Remedy: cmake --preset release && cmake --build --preset release, or tools/quickstart",
                   program_dir().string());
-    // The module brings an OpenMP runtime that reads its settings while it is loaded. By default its threads spin so long at the end of a parallel
-    // region that a second program on the same cores slows training by an order of magnitude; this much bridges our gaps between regions.
-    setenv("GOMP_SPINCOUNT", "20000", 0);
+    // The OpenMP runtime reads its settings while it is loaded.
+    setenv("GOMP_SPINCOUNT", std::to_string(kSpinCount).c_str(), 0);
     void* handle = dlopen(file.c_str(), RTLD_NOW | RTLD_LOCAL);
     SEQBOAT_CHECK(handle != nullptr, ErrorKind::kFailed, "{}: {}. Remedy: build again with the LibTorch that is installed now (tools/quickstart)",
                   file.string(), dlerror());

@@ -9,7 +9,6 @@
 #include "seqboat/config/keys.h"
 
 namespace seqboat::app {
-namespace {
 
 namespace fs = std::filesystem;
 
@@ -26,8 +25,6 @@ fs::path recipes_dir() {
   }
   fail(ErrorKind::kFailed, "no folder of recipes found near {}; name one in SEQBOAT_RECIPES", here.string());
 }
-
-}  // namespace
 
 std::vector<StoredRecipe> stored_recipes() {
   const fs::path root = recipes_dir();

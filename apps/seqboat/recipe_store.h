@@ -12,8 +12,11 @@ struct StoredRecipe {
   std::filesystem::path file;
 };
 
-/// All of them by name. They lie in the folder that SEQBOAT_RECIPES names, else in the first of these that there is: ../share/seqboat/recipes beside
-/// the program's folder, recipes/ of the source folder that it was built from.
+/// The folder that SEQBOAT_RECIPES names, else the first of these that there is: ../share/seqboat/recipes beside the program's folder, recipes/ of
+/// the source folder that it was built from. Error if there is none.
+std::filesystem::path recipes_dir();
+
+/// All recipes of that folder by name.
 std::vector<StoredRecipe> stored_recipes();
 
 /// The file of a stored recipe. Error (kUsage) with the nearest name.

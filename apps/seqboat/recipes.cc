@@ -111,7 +111,7 @@ void add_recipes(CLI::App* app, Invocation* invocation) {
   };
   auto options = std::make_shared<Options>();
   CLI::App* show = command->add_subcommand("show", "a recipe's text");
-  show->add_option("NAME", options->name, "a name of the list, or a .toml file")->required();
+  show->add_option("RECIPE", options->name, "a name of the list, or a .toml file")->required();
   show->add_flag("--resolved", options->resolved, "every key with its value, as a run directory keeps it");
   show->add_option("--set", options->overrides, "sets a key first; repeatable")->type_name("section.key=value")->allow_extra_args(false);
   add_common_options(show, invocation);
@@ -121,7 +121,7 @@ void add_recipes(CLI::App* app, Invocation* invocation) {
   });
 
   CLI::App* copy = command->add_subcommand("copy", "copies a recipe to change it; never overwrites");
-  copy->add_option("NAME", options->name, "a name of the list")->required();
+  copy->add_option("RECIPE", options->name, "a name of the list")->required();
   copy->add_option("FILE", options->file, "the new file, or a folder")->required();
   add_common_options(copy, invocation);
   copy->footer(examples("seqboat recipes copy lra/listops-short mine.toml", "seqboat recipes copy lra/listops /tmp"));
@@ -131,6 +131,7 @@ void add_recipes(CLI::App* app, Invocation* invocation) {
   // For docs/CONFIG.md, which a test holds to it.
   CLI::App* keys = command->add_subcommand("keys", "the table of all keys, as Markdown")->group("");
   add_common_options(keys, invocation);
+  keys->footer(examples("seqboat recipes keys", "seqboat recipes keys --json"));
   keys->callback([invocation] {
     invocation->action = [](Reporter& reporter) {
       Json json;

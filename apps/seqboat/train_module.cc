@@ -1,9 +1,11 @@
 // The module with the verbs that need LibTorch: hands over to the training library and translates LibTorch's errors.
 #include <new>
+#include <nlohmann/json.hpp>
 #include <string>
 #include <utility>
 
 #include "seqboat/base/error.h"
+#include "seqboat/train/process.h"
 #include "verbs.h"
 
 namespace {
@@ -33,6 +35,10 @@ extern "C" {
 
 __attribute__((visibility("default"))) const char* seqboat_verbs_version() {
   return SEQBOAT_VERSION;
+}
+
+__attribute__((visibility("default"))) void seqboat_describe_torch(nlohmann::ordered_json* json) {
+  *json = seqboat::train::torch_json();
 }
 
 __attribute__((visibility("default"))) int seqboat_run_train(const seqboat::train::TrainRequest* request, seqboat::Reporter* reporter) {

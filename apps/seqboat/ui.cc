@@ -37,16 +37,6 @@ bool environment_set(const char* name) {
   return value != nullptr && *value != '\0';
 }
 
-bool locale_is_utf8() {
-  for (const char* name : {"LC_ALL", "LC_CTYPE", "LANG"}) {
-    if (!environment_set(name)) continue;
-    std::string value = std::getenv(name);
-    std::transform(value.begin(), value.end(), value.begin(), [](unsigned char c) { return std::tolower(c); });
-    return value.find("utf-8") != std::string::npos || value.find("utf8") != std::string::npos;
-  }
-  return false;
-}
-
 // Writes all of it; the number of the error, or 0.
 int write_all(int fd, std::string_view text) {
   while (!text.empty()) {
@@ -103,6 +93,25 @@ const std::atomic<int>& become_cooperative() {
   return stop_signal;
 }
 
+bool is_terminal(int fd) {
+  const char* term = std::getenv("TERM");
+  return isatty(fd) != 0 && term != nullptr && std::strcmp(term, "dumb") != 0;
+}
+
+bool wants_colour(int fd) {
+  return is_terminal(fd) && !environment_set("NO_COLOR");
+}
+
+bool locale_is_utf8() {
+  for (const char* name : {"LC_ALL", "LC_CTYPE", "LANG"}) {
+    if (!environment_set(name)) continue;
+    std::string value = std::getenv(name);
+    std::transform(value.begin(), value.end(), value.begin(), [](unsigned char c) { return std::tolower(c); });
+    return value.find("utf-8") != std::string::npos || value.find("utf8") != std::string::npos;
+  }
+  return false;
+}
+
 void write_stdout(std::string_view text) {
   const int error = write_all(STDOUT_FILENO, text);
   if (error == 0 || error == EPIPE) return;
@@ -118,14 +127,12 @@ void print_error(std::string_view message) {
   std::string line(message);
   std::replace_if(
       line.begin(), line.end(), [](unsigned char c) { return c < 0x20 || c == 0x7f; }, ' ');
-  const bool colour = isatty(STDERR_FILENO) != 0 && !environment_set("NO_COLOR");
-  write_stderr(colour ? fmt::format("seqboat: \033[1;31merror:\033[0m {}\n", line) : fmt::format("seqboat: error: {}\n", line));
+  write_stderr(wants_colour(STDERR_FILENO) ? fmt::format("seqboat: \033[1;31merror:\033[0m {}\n", line) : fmt::format("seqboat: error: {}\n", line));
 }
 
 ConsoleReporter::ConsoleReporter(const CommonOptions& options) : options_(options) {
-  const char* term = std::getenv("TERM");
-  terminal_ = isatty(STDERR_FILENO) != 0 && term != nullptr && std::strcmp(term, "dumb") != 0;
-  colour_ = terminal_ && !environment_set("NO_COLOR");
+  terminal_ = is_terminal(STDERR_FILENO);
+  colour_ = wants_colour(STDERR_FILENO);
   unicode_ = locale_is_utf8();
 }
 

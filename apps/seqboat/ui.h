@@ -25,6 +25,12 @@ void prepare_streams();
 void install_signal_handlers();
 const std::atomic<int>& become_cooperative();
 
+/// Whether a stream is a terminal that takes control sequences; whether colours are wanted on it, too (NO_COLOR is kept); whether the locale's
+/// characters are UTF-8.
+bool is_terminal(int fd);
+bool wants_colour(int fd);
+bool locale_is_utf8();
+
 /// Text on stdout. A reader that has gone away is no error; a full disk is Error (kResource).
 void write_stdout(std::string_view text);
 

@@ -9,6 +9,9 @@ extern "C" {
 
 /// The project's version that the module was built from.
 const char* seqboat_verbs_version();
+
+/// What `doctor` asks: the LibTorch that came with the module (torch_json() of seqboat/train/process.h).
+void seqboat_describe_torch(nlohmann::ordered_json* json);
 int seqboat_run_train(const seqboat::train::TrainRequest* request, seqboat::Reporter* reporter);
 int seqboat_run_eval(const seqboat::train::EvalRequest* request, seqboat::Reporter* reporter);
 }

@@ -2,9 +2,10 @@
 
 #include <ATen/Context.h>
 #include <ATen/Parallel.h>
+#include <ATen/Version.h>
 #include <c10/util/Exception.h>
+#include <dlfcn.h>
 #include <malloc.h>
-#include <sched.h>
 #include <torch/version.h>
 
 #include <algorithm>
@@ -14,21 +15,14 @@
 #include <new>
 #include <nlohmann/json.hpp>
 #include <system_error>
-#include <thread>
 
 #include "seqboat/base/error.h"
 #include "seqboat/base/file_io.h"
+#include "seqboat/base/machine.h"
 #include "seqboat/kernels/simd.h"
 
 namespace seqboat::train {
 namespace {
-
-int64_t usable_cores() {
-  cpu_set_t set;
-  CPU_ZERO(&set);
-  if (::sched_getaffinity(0, sizeof set, &set) == 0) return std::max(1, CPU_COUNT(&set));
-  return std::max(1U, std::thread::hardware_concurrency());
-}
 
 std::string compiler_name() {
 #if defined(__clang__)
@@ -46,6 +40,15 @@ std::string cpu_name() {
     if (colon != std::string::npos && colon + 2 <= line.size()) return line.substr(colon + 2);
   }
   return "unknown";
+}
+
+// The version of the libraries that are loaded: the headers only tell that of the build. LibTorch tells it in one line of its configuration alone.
+std::string loaded_version() {
+  const std::string settings = at::show_config();
+  const std::string key = "TORCH_VERSION=";
+  const size_t begin = settings.find(key);
+  if (begin == std::string::npos) return "";
+  return settings.substr(begin + key.size(), settings.find_first_of(", \n", begin) - begin - key.size());
 }
 
 }  // namespace
@@ -67,6 +70,16 @@ int64_t prepare_process(int64_t threads) {
 
 nlohmann::ordered_json machine_json() {
   return {{"simd", kernels::simd_target()}, {"torch", TORCH_VERSION}, {"compiler", compiler_name()}, {"cpu", cpu_name()}, {"cores", usable_cores()}};
+}
+
+nlohmann::ordered_json torch_json() {
+  nlohmann::ordered_json json = {{"version", loaded_version()}, {"built_for", TORCH_VERSION}, {"library", ""}};
+  Dl_info library;
+  if (::dladdr(reinterpret_cast<const void*>(&at::show_config), &library) != 0 && library.dli_fname != nullptr) json["library"] = library.dli_fname;
+  json["capability"] = at::get_cpu_capability();
+  json["mkl"] = at::globalContext().hasMKL();
+  json["openmp"] = at::globalContext().hasOpenMP();
+  return json;
 }
 
 void throw_translated() {

@@ -7,8 +7,9 @@ import unittest
 
 from support import BINARY, CliTest
 
-VERBS = ["train", "eval", "inspect", "recipes", "data", "version"]
-INNER = [("recipes", "list"), ("recipes", "show"), ("recipes", "copy"), ("data", "list"), ("data", "make"), ("data", "check"), ("data", "stats")]
+VERBS = ["train", "eval", "inspect", "recipes", "data", "doctor", "completion", "help", "version"]
+INNER = ["recipes list", "recipes show", "recipes copy", "data list", "data make", "data check", "data stats"]
+COLUMNS = 100
 
 
 class Help(CliTest):
@@ -16,24 +17,66 @@ class Help(CliTest):
         done = self.run_cli()
         self.assertEqual(done.returncode, 2)
         self.assertEqual(done.stdout, "")
-        for verb in VERBS:
-            self.assertIn(verb, done.stderr)
+        self.assertEqual(done.stderr, self.expect(0, "--help").stdout)
+
+    def test_every_verb_is_listed(self):
+        # The other tests go by this list: it must not be empty without anybody noticing.
+        listed = [" ".join(words) for words in self.all_verbs()]
+        for verb in VERBS + INNER:
+            self.assertIn(verb, listed)
 
     def test_every_help_ends_with_two_examples(self):
-        for words in [(), *[(verb,) for verb in VERBS], *INNER]:
+        hidden = ["recipes", "keys"]
+        for words in [[], *self.all_verbs(), hidden]:
             for flag in ("--help", "-h"):
                 done = self.expect(0, *words, flag)
                 self.assertEqual(done.stderr, "")
+                self.assertNotIn("\x1b", done.stdout)
+                self.assertTrue(done.stdout.isascii(), words)
                 lines = done.stdout.rstrip("\n").splitlines()
+                self.assertLessEqual(max(map(len, lines)), COLUMNS, words)
                 self.assertEqual(lines[-3], "Examples:", words)
+                self.assertNotEqual(lines[-1], lines[-2], words)
                 for line in lines[-2:]:
-                    self.assertTrue(line.startswith("  seqboat " + (words[0] if words else "")), line)
+                    self.assertTrue(line.startswith("  " + " ".join(["seqboat", *words])), line)
+                    self.check_example(line)
+
+    def check_example(self, line):
+        """An example names verbs and options that there are: with --help behind it, it ends well, and its options stand in that help."""
+        words = line.split(">")[0].split()[1:]  # what follows is for the shell
+        text = self.expect(0, *words, "--help").stdout
+        for word in words:
+            if word.startswith("-"):
+                self.assertRegex(text, rf"(?m)^  (?:-\w,)?{word}\b", line)
+
+    def test_examples_that_need_no_model_run(self):
+        ran = 0
+        for words in self.all_verbs():
+            if words[0] in ("train", "eval", "inspect", "data", "doctor") or words == ["recipes", "copy"]:
+                continue  # they need a run, data, minutes, or judge the machine
+            for line in self.help_of(*words)["text"].rstrip("\n").splitlines()[-2:]:
+                arguments = line.split(">")[0].split()[1:]
+                if arguments[:2] != ["recipes", "copy"]:
+                    self.expect(0, *arguments)
+                    ran += 1
+        self.assertGreater(ran, 8)
+
+    def test_the_verb_help_says_the_same(self):
+        for words in [[], *self.all_verbs()]:
+            self.assertEqual(self.expect(0, "help", *words).stdout, self.expect(0, *words, "--help").stdout)
+        answer = self.json_of("help", "data", "make")
+        self.assertEqual(answer["verb"], "data make")
+        self.assertIn("--parentheses", answer["text"])
+        self.expect(2, "help", "trian", parts=["'seqboat trian'", "did you mean train?"])
+        self.expect(2, "help", "data", "mke", parts=["'seqboat data mke'", "did you mean make?"])
+        self.expect(2, "help", "version", "more", parts=["'seqboat version more'"])
 
     def test_every_verb_takes_the_common_options(self):
-        for words in [("train",), ("eval",), ("inspect",), ("version",), *INNER]:
-            text = self.expect(0, *words, "--help").stdout
-            for option in ("--json", "--quiet", "--threads"):
-                self.assertIn(option, text, words)
+        for words in self.all_verbs():
+            known = self.help_of(*words)
+            if not known["verbs"]:
+                for option in ("--json", "--quiet", "-q", "--threads"):
+                    self.assertIn(option, known["options"], words)
 
     def test_version(self):
         version = self.json_of("version")
@@ -55,6 +98,8 @@ class WrongUsage(CliTest):
         self.expect(2, "--verison", parts=["did you mean --version?"])
         self.expect(2, "train", "lra/listops", "--stepz=3", parts=["did you mean --steps?"])
         self.expect(2, "version", "extra", parts=["unexpected argument 'extra'"])
+        self.expect(2, "--json", "version", parts=["--json stands behind the verb", "seqboat VERB --json"])
+        self.expect(2, "data", "make", "listop", parts=["did you mean listops?"])
         self.expect(2, "", parts=["unknown verb ''"])
         self.expect(2, "line\nbreak\x1b[31m", parts=["unknown verb"])
 

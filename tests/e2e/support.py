@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import re
 import shutil
 import struct
 import subprocess
@@ -93,6 +94,25 @@ class CliTest(unittest.TestCase):
         environment["XDG_CACHE_HOME"] = str(self.dir / "cache")
         environment.update(env or {})
         return subprocess.run([BINARY, *map(str, arguments)], capture_output=True, text=True, env=environment, timeout=self.timeout, **options)
+
+    def help_of(self, *words):
+        """What --help says of a verb: {"text", "verbs": [names], "options": {"--name": line}}."""
+        text = self.expect(0, *words, "--help").stdout
+        verbs = re.findall(r"^  ([a-z]\S*)", text.split("Subcommands:\n")[1].split("\n\n")[0], flags=re.MULTILINE) if "Subcommands:\n" in text else []
+        listed = text.split("\nOptions:\n")[1].split("\n\n")[0]
+        options = {}
+        for line in re.findall(r"^  -.*$", listed, flags=re.MULTILINE):
+            for name in re.findall(r"(?:^  |,)(--?[\w-]+)", line):
+                options[name] = line.strip()
+        return {"text": text, "verbs": verbs, "options": options}
+
+    def all_verbs(self, *words):
+        """Every verb and verb within a verb, as lists of words: what the program itself lists."""
+        found = []
+        for verb in self.help_of(*words)["verbs"]:
+            found.append([*words, verb])
+            found.extend(self.all_verbs(*words, verb))
+        return found
 
     def expect(self, code, *arguments, parts=(), **options):
         """Runs, compares the exit code; on failure demands one line on stderr that holds the parts, and nothing on stdout."""

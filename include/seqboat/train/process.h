@@ -16,6 +16,10 @@ int64_t prepare_process(int64_t threads);
 /// this function fills those that the machine knows (torch, simd, compiler, cpu, cores).
 nlohmann::ordered_json machine_json();
 
+/// The LibTorch that is loaded: {"version" (its own; "" if it does not tell), "built_for" (that of the headers), "library" (file of libtorch_cpu),
+/// "capability" (the instructions that its own loops use), "mkl", "openmp"}.
+nlohmann::ordered_json torch_json();
+
 /// Calls `body`; failed allocations become Error (kResource), errors of LibTorch and the rest Error (kFailed) with their first line.
 [[noreturn]] void throw_translated();
 template <class Body>

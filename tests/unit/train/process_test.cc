@@ -28,6 +28,13 @@ TEST(TranslatedErrors, EachBecomesItsKind) {
   EXPECT_EQ(with_translated_errors([] { return 7; }), 7);
 }
 
+TEST(TorchJson, TellsWhatIsLoaded) {
+  const nlohmann::ordered_json json = torch_json();
+  EXPECT_EQ(json["version"], json["built_for"]);
+  EXPECT_NE(json["library"].get<std::string>().find("libtorch_cpu"), std::string::npos) << json;
+  EXPECT_NE(json["capability"], "");
+}
+
 TEST(PrepareProcess, SetsThreadsAndFlushesDenormalsInEachOfThem) {
   const int before = at::get_num_threads();
   EXPECT_EQ(prepare_process(3), 3);
