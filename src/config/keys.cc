@@ -212,7 +212,7 @@ std::vector<Key> make_keys() {
       key("train", "log_every", SEQBOAT_FIELD(train.log_every), range(1, kUpdates),
           "log_interval", "updates between lines of metrics.jsonl"),
       key("train", "eval_examples", SEQBOAT_FIELD(train.eval_examples), range(0, kCount),
-          "", "validation looks at the first so many examples; 0 = at all"),
+          "", "validation looks at the first so many examples; 0 = all"),
       // [expect]
       key("expect", "metric", SEQBOAT_FIELD(expect.metric), words({"", "accuracy", "bits-per-byte", "perplexity"}),
           "", "what the published number measures; empty = no expectation"),

@@ -112,11 +112,11 @@ int evaluate_model(const EvalRequest& request, Reporter& reporter) {
                        {"activation_rate", result.activation_rate},
                        {"attention_span", result.attention_span},
                        {"model", dir.string()}};
-  std::string text =
-      fmt::format("{}, {} split: {} {} (95 % interval {} to {}) on {} examples\n", task->name(), split_word(split), metric.name,
-                  task->metric_text(metric.value), task->metric_text(metric.low), task->metric_text(metric.high), with_commas(result.score.examples));
-  text += fmt::format("loss              {:.4f} nats a{} {}\n", result.score.loss(),
-                      std::string("aeio").find(task->loss_unit()[0]) != std::string::npos ? "n" : "", task->loss_unit());
+  const std::string unit = task->unit();
+  std::string text = fmt::format("{}, {} split: {} {} (95 % interval {} to {}) on {} {}s\n", task->name(), split_word(split), metric.name,
+                                 task->metric_text(metric.value), task->metric_text(metric.low), task->metric_text(metric.high),
+                                 with_commas(result.score.count), unit);
+  text += fmt::format("loss              {:.4f} nats {} {}\n", result.score.loss(), unit.find_first_of("aeiou") == 0 ? "an" : "a", unit);
   text += fmt::format("activation rate   {} by layer\n", rates_text(result.activation_rate));
   std::string spans;
   for (const double span : result.attention_span) spans += fmt::format("{}{:.1f}", spans.empty() ? "" : " ", span);

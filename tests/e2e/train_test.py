@@ -8,7 +8,7 @@ import subprocess
 import time
 import unittest
 
-from support import BINARY, HAS_TRAIN, CliTest
+from support import BINARY, HAS_TRAIN, CliTest, read_events
 
 TINY = {
     "model.d_model": 16, "model.d_hidden": 24, "model.d_attn": 8, "model.d_state": 4, "model.n_layers": 2, "model.window_size": 8,
@@ -108,6 +108,26 @@ class Training(CliTest):
         steps = [x["step"] for x in self.metrics("kill") if "split" not in x]
         self.assertEqual(steps, list(range(5, 401, 5)))
 
+    def test_tensorboard_shows_what_metrics_hold_also_after_a_kill(self):
+        long = {"train__steps": 400, "optim__total_steps": 400, "train__eval_every": 100, "train__save_every": 50}
+        self.interrupt("run", signal.SIGKILL, 120, **long)
+        self.expect(0, "train", self.dir / "run", "--quiet")
+        lines = self.metrics("run")
+        found = read_events(self.dir / "run")
+        self.assertTrue(found["canonical"])
+        for reader in ("accumulator", "server"):
+            scalars = found[reader]["scalars"]
+            for tag, key, split in (("train/loss", "loss", None), ("train/lr", "lr", None), ("train/grad_norm", "grad_norm", None), ("train/tokens", "tokens", None),
+                                    ("valid/accuracy", "value", "valid"), ("valid/loss", "loss", "valid")):
+                want = [(line["step"], line[key]) for line in lines if line.get("split") == split]
+                got = [(step, value) for step, _, value in scalars[tag]]
+                self.assertEqual([step for step, _ in got], [step for step, _ in want], f"{tag} by {reader}")
+                for (_, a), (_, b) in zip(got, want):
+                    self.assertAlmostEqual(a, b, delta=1e-6 * abs(b))
+            rates = [[line["activation_rate"][1] for line in lines if "split" not in line], [value for _, _, value in scalars["train/activation_rate/layer_1"]]]
+            self.assertEqual(len(rates[0]), len(rates[1]))
+            self.assertIn("d_model = 16", found[reader]["texts"]["recipe"][0][2])
+
     def test_a_run_that_is_done_says_so_and_stays(self):
         self.train("run")
         before = self.weights("run")
@@ -191,7 +211,7 @@ class Training(CliTest):
         self.assertEqual((self.newest("run").name, self.weights("run")), (checkpoint, before))
         self.assertEqual(self.json_of("eval", self.dir / "run")["examples"], 60)
         # A file that grows, before the first checkpoint.
-        self.expect(7, *self.arguments("lines", train__log_every=1, train__save_every=1000, train__eval_every=1000), "--quiet", parts=["metrics.jsonl"], preexec_fn=limit)
+        self.expect(7, *self.arguments("lines", train__log_every=1, train__save_every=1000, train__eval_every=1000), "--quiet", parts=[self.dir / "lines"], preexec_fn=limit)
         self.train("run", train__steps=60)
         self.assertEqual(self.newest("run").name, "step-00000060")
 

@@ -95,7 +95,7 @@ class Task {
   virtual bool higher_is_better() const = 0;
   /// The metric as people read it: "56.15 %", "2.1034 bits".
   virtual std::string metric_text(double value) const = 0;
-  virtual const char* loss_unit() const = 0;  ///< "example", "byte": what a loss is the mean over
+  virtual const char* unit() const = 0;  ///< "example", "byte": what loss and metric are means over
   /// By how much metric and [expect] value differ in their writing: accuracies are fractions here and percent there.
   virtual double expect_scale() const { return 1; }
 

@@ -17,8 +17,8 @@ namespace {
 namespace fs = std::filesystem;
 using data::Split;
 
-// A stream is evaluated in pieces of this many bytes; what comes out does not depend on it.
-constexpr int64_t kStreamBlock = 4096;
+// A stream is evaluated in pieces of this many bytes, between which the interval of the metric takes its spread. The metric does not depend on it.
+constexpr int64_t kStreamBlock = 1024;
 
 class ByteData : public TaskData {
  public:
@@ -58,7 +58,7 @@ class BytesTask : public Task {
   const char* metric_name() const override { return "bits-per-byte"; }
   bool higher_is_better() const override { return false; }
   std::string metric_text(double value) const override { return fmt::format("{:.4f}", value); }
-  const char* loss_unit() const override { return "byte"; }
+  const char* unit() const override { return "byte"; }
   std::string where() const override { return path_.string(); }
 
   void complete(config::ModelConfig* model) const override {
@@ -95,7 +95,7 @@ class BytesTask : public Task {
     const std::string shown = data_.context < 0
                                   ? "one stream with carried state"
                                   : fmt::format("blocks of {} bytes, each after {} it is shown", data_.block_length - data_.context, data_.context);
-    out.text = fmt::format("perplexity        {:.4f} a byte\nbytes             {}, {}\n", perplexity, score.count, shown);
+    out.text = fmt::format("perplexity        {:.4f} a byte\nread as           {}\n", perplexity, shown);
     return out;
   }
 

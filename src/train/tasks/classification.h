@@ -59,7 +59,7 @@ class ClassificationTask : public Task {
   const char* metric_name() const override { return "accuracy"; }
   bool higher_is_better() const override { return true; }
   std::string metric_text(double value) const override { return fmt::format("{:.2f} %", 100 * value); }
-  const char* loss_unit() const override { return "example"; }
+  const char* unit() const override { return "example"; }
   double expect_scale() const override { return 100; }
   torch::Tensor loss_sum(const torch::Tensor& logits, const TaskBatch& batch) const override { return ops::cross_entropy_sum(logits, batch.targets); }
   void score(const torch::Tensor& logits, const TaskBatch& batch, Score* score) const override { score_classification(logits, batch.targets, score); }

@@ -68,7 +68,7 @@ TEST(Recipe, MisspeltKeyNamesLineAndNearest) {
   expect_refused(with("model", "d_modle = 3"), {}, {"r.toml:2", "model.d_modle", "did you mean model.d_model?"});
   expect_refused(with("model", "windowsize = 3"), {}, {"model.windowsize", "did you mean model.window_size?"});
   expect_refused(with("train", "lr = 0.1"), {}, {"unknown key train.lr", "did you mean optim.lr?"});
-  expect_refused(with("router", "target_rate = 0.1"), {}, {"unknown key router.target_rate"});
+  expect_refused(with("router", "target_share = 0.1"), {}, {"unknown key router.target_share"});
   expect_refused(with("optimizer", "lr = 0.1"), {}, {"unknown section [optimizer]", "did you mean optim?"});
   expect_refused(with("optimizer", ""), {}, {"unknown section [optimizer]"});
   expect_refused("d_model = 3\n" + std::string(kSmall), {}, {"r.toml:1", "d_model stands outside a section", "did you mean model.d_model?"});

@@ -143,6 +143,31 @@ TEST(BatchSampler, GoesOnExactlyFromAnyState) {
   }
 }
 
+TEST(BatchSampler, LanesGoOnWhereTheyWere) {
+  const SequenceDataset dataset = random_dataset(23);
+  const BatchOptions options{.batch_size = 4, .max_tokens = 0, .shuffle = true, .seed = 1, .lanes = 4};
+  BatchSampler sampler(dataset.offsets, options);
+  EXPECT_EQ(sampler.batches_in_epoch(), 5);  // 23 / 4, and three sequences left over
+  std::vector<std::vector<int64_t>> batches;
+  std::vector<BatchState> states = {sampler.state()};
+  for (int i = 0; i < 12; ++i) {
+    batches.push_back(sampler.next());
+    states.push_back(sampler.state());
+    EXPECT_EQ(sampler.epoch_done(), i % 5 == 4) << i;
+  }
+  for (size_t i = 0; i < batches.size(); ++i) {
+    const int64_t k = static_cast<int64_t>(i) % 5;
+    EXPECT_EQ(batches[i], (std::vector<int64_t>{k, 5 + k, 10 + k, 15 + k})) << i;
+  }
+  for (size_t from = 0; from < states.size(); ++from) {
+    BatchSampler resumed(dataset.offsets, options);
+    resumed.restore(states[from]);
+    for (size_t i = from; i < batches.size(); ++i) EXPECT_EQ(resumed.next(), batches[i]);
+  }
+  expect_error(ErrorKind::kData, {"23 sequences", "24 lanes"}, [&] { BatchSampler(dataset.offsets, {.batch_size = 24, .lanes = 24}); });
+  expect_error(ErrorKind::kConfig, {"4 lanes", "8"}, [&] { BatchSampler(dataset.offsets, {.batch_size = 8, .lanes = 4}); });
+}
+
 TEST(BatchSampler, WhatCannotBeDealtOut) {
   const SequenceDataset dataset = dataset_of({3, 12, 5});
   expect_error(ErrorKind::kData, {"sequence 1", "12 tokens", "max_tokens is 11"}, [&] { BatchSampler(dataset.offsets, {0, 11}); });

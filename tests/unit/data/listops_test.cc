@@ -21,6 +21,19 @@ int64_t value_of(const std::string& text) {
   return evaluate_listops(tokenize_listops(text));
 }
 
+TEST(ListopsSubexpressions, EachOperatorWithItsPlaceAndValue) {
+  const std::vector<int32_t> tokens = tokenize_listops("[MAX 2 [MIN 7 4 [SM 9 8 ] ] [MED 1 5 3 ] ]");
+  const auto found = listops_subexpressions(tokens);
+  std::vector<std::pair<int64_t, int64_t>> got;
+  for (const auto& [position, value] : found) got.emplace_back(position, value);
+  EXPECT_EQ(got, (std::vector<std::pair<int64_t, int64_t>>{{5, 7}, {2, 4}, {10, 3}, {0, 4}}));
+  std::vector<int32_t> with_cls = tokens;
+  with_cls.insert(with_cls.begin(), kListopsCls);
+  for (size_t i = 0; i < got.size(); ++i) EXPECT_EQ(listops_subexpressions(with_cls)[i].position, got[i].first + 1);
+  EXPECT_TRUE(listops_subexpressions(tokenize_listops("7")).empty());
+  expect_error(ErrorKind::kData, {"token 2", "1 more ]"}, [] { listops_subexpressions(tokenize_listops("[MAX 1")); });
+}
+
 TEST(ListopsVocabulary, IdsAreWhereModelsExpectThem) {
   const auto& words = listops_vocabulary();
   EXPECT_EQ(words.size(), 20u);
