@@ -246,6 +246,7 @@ class Trainer {
     int64_t tokens = 0;
     int64_t sequences = 0;
     double router_penalty = 0;
+    double auxiliary_loss = 0;  ///< a token with a target of its own, unweighted
   };
 
   /// One update: gradients of sums, scaled by the sample size of all micro-batches, clipped, stepped.
@@ -276,7 +277,11 @@ class Trainer {
       torch::Tensor loss = task_->loss_sum(model_->forward(batch.src, batch.src1 ? &*batch.src1 : nullptr, options), batch).sum();
       const double value = loss.item<double>();
       if (!std::isfinite(value)) diverged("the loss", value, {examples});
-      if (query.logits.defined()) loss = loss + task_->token_loss_sum(query.logits, batch);
+      if (query.logits.defined()) {
+        const torch::Tensor auxiliary = task_->token_loss_sum(query.logits, batch).sum();
+        last_.auxiliary_loss += auxiliary.item<double>() / static_cast<double>(batch.token_rows.size(0) * recipe_.train.accumulate);
+        loss = loss + auxiliary * recipe_.train.auxiliary_weight;
+      }
       if (options.router_gradients) {
         const RouterPenalty penalty =
             router_penalty(traces, recipe_.model.n_layers, recipe_.router.target_rate, recipe_.router.target_weight, batch.sample_size);
@@ -363,6 +368,7 @@ class Trainer {
                          {"tokens_per_s", seconds > 0 ? std::round(static_cast<double>(window_tokens_here_) / seconds) : 0.0},
                          {"activation_rate", window_rates()}};
     if (recipe_.router.target_weight > 0) line["router_penalty"] = last_.router_penalty;
+    if (recipe_.train.auxiliary_weight > 0) line["auxiliary_loss"] = last_.auxiliary_loss;
     metrics_.append(line);
     write_events("train/",
                  {{"loss", state_.last_loss},

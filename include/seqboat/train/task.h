@@ -114,7 +114,7 @@ class Task {
 
   /// Sum of the losses of a batch, a differentiable scalar.
   virtual torch::Tensor loss_sum(const torch::Tensor& logits, const TaskBatch& batch) const = 0;
-  /// The same of TokenQuery's logits at batch.token_rows, weighted as the recipe says.
+  /// The same of TokenQuery's logits at batch.token_rows.
   virtual torch::Tensor token_loss_sum(const torch::Tensor& /*logits*/, const TaskBatch& /*batch*/) const { return {}; }
   /// Adds a batch to the score.
   virtual void score(const torch::Tensor& logits, const TaskBatch& batch, Score* score) const = 0;

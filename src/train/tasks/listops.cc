@@ -24,7 +24,7 @@ std::string percent(double fraction) {
 class ListopsTask : public ClassificationTask {
  public:
   ListopsTask(const config::Recipe& recipe, const fs::path& data_dir)
-      : prepend_cls_(recipe.model.pool == "first"), subexpression_weight_(recipe.train.auxiliary_weight), sizes_(make_options(recipe.data)) {
+      : prepend_cls_(recipe.model.pool == "first"), with_subexpressions_(recipe.train.auxiliary_weight > 0), sizes_(make_options(recipe.data)) {
     if (!data_dir.empty()) {
       path_ = data_dir;
       as_it_is_ = true;
@@ -81,7 +81,7 @@ class ListopsTask : public ClassificationTask {
   }
 
   torch::Tensor token_loss_sum(const torch::Tensor& logits, const TaskBatch& batch) const override {
-    return ops::cross_entropy_sum(logits, batch.token_targets) * subexpression_weight_;
+    return ops::cross_entropy_sum(logits, batch.token_targets);
   }
 
   const TaskData& split(Split split) const override { return splits_.at(split); }
@@ -144,7 +144,7 @@ class ListopsTask : public ClassificationTask {
   void add(Split split, data::SequenceDataset dataset) {
     if (prepend_cls_) dataset.prepend(data::kListopsCls);
     SequenceData data(std::move(dataset));
-    if (split == Split::kTrain && subexpression_weight_ > 0) {
+    if (split == Split::kTrain && with_subexpressions_) {
       data.set_token_targets([](std::span<const int32_t> tokens) {
         std::vector<std::pair<int64_t, int64_t>> out;
         for (const auto& [position, value] : data::listops_subexpressions(tokens)) out.emplace_back(position, value);
@@ -155,7 +155,7 @@ class ListopsTask : public ClassificationTask {
   }
 
   bool prepend_cls_;
-  double subexpression_weight_;  ///< of each operator's value, read off at its token, beside the root's
+  bool with_subexpressions_;  ///< each operator's value is a target, too, read off at its token
   data::ListopsMakeOptions sizes_;
   fs::path path_;
   bool is_file_ = false;
