@@ -248,14 +248,14 @@ Check check_denormals() {
 Check check_threads(int64_t asked) {
   Check check{"threads"};
   const int64_t cores = usable_cores();
-  const int64_t taken = asked > 0 ? asked : cores;
+  const int64_t taken = asked > 0 ? asked : default_threads();
   const double quota = group_limits().cores;
   check.add(Status::kOk, fmt::format("{}; --threads {} takes {}", count_text(cores, "usable core"), asked, taken));
   const double most = std::min(static_cast<double>(cores), quota);
   const int64_t fit = std::max<int64_t>(1, std::llround(std::ceil(most)));
   if (quota < static_cast<double>(cores)) {
     check.add(taken > fit ? Status::kPoor : Status::kNote,
-              fmt::format("a control group (cpu.max) allows {:.4g} of them: more threads are halted in turn", quota),
+              fmt::format("a control group (cpu.max) allows {:.4g} of them{}", quota, taken > fit ? ": more threads are halted in turn" : ""),
               taken > fit ? fmt::format("--threads {}, or train.threads={} in a recipe", fit, fit) : "");
   } else if (taken > cores) {
     check.add(Status::kPoor, "threads that share a core wait for each other", fmt::format("--threads {}, or a wider affinity (taskset)", cores));

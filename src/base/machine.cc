@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <charconv>
+#include <cmath>
 #include <fstream>
 #include <optional>
 #include <sstream>
@@ -116,6 +117,12 @@ GroupLimits group_limits(const fs::path& root) {
     }
   }
   return limits;
+}
+
+int64_t default_threads(const fs::path& root) {
+  const double allowed = std::ceil(group_limits(root).cores);
+  const int64_t cores = usable_cores();
+  return allowed < static_cast<double>(cores) ? std::max<int64_t>(1, static_cast<int64_t>(allowed)) : cores;
 }
 
 MachineMemory machine_memory(const fs::path& root) {

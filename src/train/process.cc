@@ -54,7 +54,7 @@ std::string loaded_version() {
 }  // namespace
 
 int64_t prepare_process(int64_t threads) {
-  const int64_t count = threads > 0 ? threads : usable_cores();
+  const int64_t count = threads > 0 ? threads : default_threads();
   at::set_num_threads(static_cast<int>(count));
   at::globalContext().setFlushDenormal(true);
   // One chunk a thread: each worker of the pool sets its own mode.

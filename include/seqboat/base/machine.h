@@ -8,7 +8,7 @@
 /// no limit.
 namespace seqboat {
 
-/// Cores that this process may run on (its affinity), at least 1: what "all cores" means in --threads and in recipes.
+/// Cores that this process may run on (its affinity), at least 1.
 int64_t usable_cores();
 
 constexpr int64_t kNoLimit = std::numeric_limits<int64_t>::max();
@@ -20,6 +20,10 @@ struct GroupLimits {
   int64_t memory_left_bytes = kNoLimit;                    ///< that room: its limit less what it uses, where files cached for reading are not counted
 };
 GroupLimits group_limits(const std::filesystem::path& root = "/");
+
+/// What "all cores" means in --threads and in recipes: usable_cores(), or what the control groups allow, rounded up, where that is less (more threads
+/// would be halted in turn).
+int64_t default_threads(const std::filesystem::path& root = "/");
 
 /// /proc/meminfo; -1 = not known.
 struct MachineMemory {

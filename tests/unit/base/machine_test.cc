@@ -68,6 +68,7 @@ TEST(GroupLimits, ContainerSeesItsGroupAtTheTop) {
   const TempDir root;
   write(root.path() / "proc/self/cgroup", "0::/machine/that/is/not/mounted\n");
   write(root.path() / "sys/fs/cgroup/cpu.max", "50000 100000\n");
+  EXPECT_EQ(default_threads(root.path()), 1);
   EXPECT_EQ(group_limits(root.path()).cores, 0.5);
 }
 

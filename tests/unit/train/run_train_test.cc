@@ -195,6 +195,55 @@ TEST_F(RunTrain, ADamagedNewestCheckpointIsPassedOver) {
   }
 }
 
+TEST_F(RunTrain, AnotherSimdTargetIsSaidAndGoesOn) {
+  Listener listener;
+  config::Recipe r = recipe();
+  EXPECT_EQ(train_tiny(r, run("a"), &listener), 0);
+  const fs::path state = run("a") / "checkpoints/step-00000012/trainer_state.json";
+  auto json = nlohmann::ordered_json::parse(read_file(state));
+  const std::string here = json["simd"];
+  json["simd"] = "another";
+  write_file_atomically(state, json.dump());
+  r.train.steps = 14;
+  EXPECT_EQ(train_tiny(r, run("a"), &listener), 0);
+  ASSERT_EQ(listener.warnings.size(), 1u);
+  EXPECT_NE(listener.warnings[0].find("SIMD target another so far and goes on with " + here), std::string::npos) << listener.warnings[0];
+  // From here on it is a run of this target.
+  r.train.steps = 16;
+  EXPECT_EQ(train_tiny(r, run("a"), &listener), 0);
+  EXPECT_EQ(listener.warnings.size(), 1u);
+}
+
+// The sum over micro-batches is that over one batch of all their sequences; only the order in which float32 numbers are added is another.
+TEST_F(RunTrain, AccumulatingIsOneLargerBatch) {
+  Listener listener;
+  config::Recipe at_once = recipe();
+  at_once.model.dropout = 0;  // its masks know the micro-batch
+  at_once.train.batch_size = 16;
+  at_once.train.max_tokens = 0;
+  at_once.train.accumulate = 1;
+  at_once.train.log_every = 1;
+  at_once.train.steps = 3;  // 60 examples: the fourth update would be of twelve
+  config::Recipe in_parts = at_once;
+  in_parts.train.batch_size = 4;
+  in_parts.train.accumulate = 4;
+  EXPECT_EQ(train_tiny(at_once, run("whole"), &listener), 0);
+  EXPECT_EQ(train_tiny(in_parts, run("parts"), &listener), 0);
+  std::ifstream whole(run("whole") / "metrics.jsonl"), parts(run("parts") / "metrics.jsonl");
+  int lines = 0;
+  for (std::string a, b; std::getline(whole, a) && std::getline(parts, b);) {
+    const auto want = nlohmann::json::parse(a), got = nlohmann::json::parse(b);
+    if (want.contains("split")) continue;
+    EXPECT_EQ(got["tokens"], want["tokens"]);
+    EXPECT_EQ(got["activation_rate"], want["activation_rate"]);
+    for (const char* key : {"loss", "grad_norm"}) {
+      EXPECT_NEAR(got[key].get<double>(), want[key].get<double>(), 1e-4 * want[key].get<double>()) << key << " of step " << want["step"];
+    }
+    ++lines;
+  }
+  EXPECT_EQ(lines, 3);
+}
+
 TEST_F(RunTrain, NoReadableCheckpointIsAnErrorThatHarmsNothing) {
   Listener listener;
   ASSERT_EQ(train_tiny(recipe(), run("a"), &listener, 2), 143);
