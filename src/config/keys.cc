@@ -133,7 +133,7 @@ std::vector<Key> make_keys() {
       model_key("task", "d_classifier", SEQBOAT_FIELD(model.d_classifier), range(0, kWidth),
           "d_classifier", "classifier_out_dim", "classifier.hidden.i.*", "their width; 0 = 2 D"),
       key("task", "auxiliary_weight", SEQBOAT_FIELD(train.auxiliary_weight), range(0, 1e6),
-          "", "ListOps: weight, beside the label's 1, of the loss of every sub-expression's value, read off at its operator; 0 = the label alone"),
+          "", "ListOps: weight, beside the label's 1, of the summed losses of the calculation's steps, each read off at its token; 0 = the label alone"),
       // [data]
       key("data", "name", SEQBOAT_FIELD(data.name), words({"listops", "bytes"}),
           "data", "the data set; `seqboat data list` shows all"),

@@ -104,19 +104,37 @@ int64_t evaluate_listops(std::span<const int32_t> tokens) {
   }
 }
 
-std::vector<ListopsSubexpression> listops_subexpressions(std::span<const int32_t> tokens) {
-  const auto cls = static_cast<int64_t>(tokens.size() - without_cls(tokens).size());
-  std::vector<ListopsSubexpression> out;
-  try {
-    ListopsWalker().walk(
-        tokens,
-        [&](const ListopsNode& node, int64_t) {
-          out.push_back({cls + node.position, node.evaluate()});
-          return out.back().value;
-        },
-        [](int64_t, int64_t) {});
-  } catch (const ListopsProblem& problem) {
-    fail(ErrorKind::kData, "ListOps expression: token {}: expected {}, found {}", problem.position, problem.expected, problem.found);
+std::vector<ListopsStep> listops_steps(std::span<const int32_t> tokens) {
+  evaluate_listops(tokens);  // from here on it is known to be well-formed
+  const std::span<const int32_t> expression = without_cls(tokens);
+  const auto cls = static_cast<int64_t>(tokens.size() - expression.size());
+  std::vector<ListopsStep> out;
+  struct Open {
+    ListopsNode node;
+    size_t step;  ///< of its operator in `out`
+  };
+  std::vector<Open> open;
+  for (size_t i = 0; i < expression.size(); ++i) {
+    const int32_t token = expression[i];
+    out.push_back({cls + static_cast<int64_t>(i), 0});
+    if (is_operator(token)) {
+      open.push_back({{token - kListopsMin, 0, {}}, out.size() - 1});
+      continue;
+    }
+    int64_t value = token - kListopsDigit0;
+    if (!is_digit(token)) {
+      value = open.back().node.evaluate();
+      out[open.back().step].value = out.back().value = value;
+      open.pop_back();
+    }
+    if (open.empty()) {
+      out.back().value = value;
+      break;
+    }
+    ListopsNode& parent = open.back().node;
+    ++parent.arguments;
+    ++parent.counts[static_cast<size_t>(value)];
+    if (is_digit(token)) out.back().value = parent.evaluate();
   }
   return out;
 }

@@ -24,7 +24,6 @@ struct ListopsNode {
   int operator_number = 0;  ///< id - kListopsMin
   int64_t arguments = 0;
   std::array<int64_t, kListopsClasses> counts{};
-  int64_t position = 0;  ///< of the operator's token, after a leading <CLS>
   int64_t evaluate() const;
 };
 
@@ -60,7 +59,7 @@ class ListopsWalker {
       if (is_operator(token)) {
         // A hundred bytes for five in a file: without an end to it, a hostile file would take the memory.
         if (open_.size() == kMaxNesting) throw ListopsProblem{i, nesting_limit(), "one more"};
-        open_.push_back({token - kListopsMin, 0, {}, i});
+        open_.push_back({token - kListopsMin, 0, {}});
         continue;
       } else if (is_digit(token)) {
         value = token - kListopsDigit0;

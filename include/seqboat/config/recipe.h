@@ -36,17 +36,18 @@ struct RouterPenaltyConfig {
 
 /// [train]
 struct TrainConfig {
-  int64_t steps = 0;          ///< updates
-  int64_t batch_size = 0;     ///< sequences a micro-batch at most; 0 = max_tokens alone decides
-  int64_t max_tokens = 0;     ///< tokens a micro-batch at most; 0 = batch_size alone decides
-  int64_t accumulate = 1;     ///< micro-batches an update
-  int64_t seed = 1;           ///< of initialisation, order of the data, dropout
-  int64_t eval_every = 0;     ///< updates between validations; 0 = at the end alone
-  int64_t save_every = 0;     ///< updates between checkpoints; 0 = with every validation
-  int64_t keep = 3;           ///< checkpoints kept beside the best one
-  int64_t threads = 0;        ///< 0 = all cores
-  int64_t log_every = 50;     ///< updates between lines of metrics.jsonl
-  /// ListOps: weight of the loss of every sub-expression's value, read off at its operator's token, beside the whole expression's 1; 0 = the label alone
+  int64_t steps = 0;       ///< updates
+  int64_t batch_size = 0;  ///< sequences a micro-batch at most; 0 = max_tokens alone decides
+  int64_t max_tokens = 0;  ///< tokens a micro-batch at most; 0 = batch_size alone decides
+  int64_t accumulate = 1;  ///< micro-batches an update
+  int64_t seed = 1;        ///< of initialisation, order of the data, dropout
+  int64_t eval_every = 0;  ///< updates between validations; 0 = at the end alone
+  int64_t save_every = 0;  ///< updates between checkpoints; 0 = with every validation
+  int64_t keep = 3;        ///< checkpoints kept beside the best one
+  int64_t threads = 0;     ///< 0 = all cores
+  int64_t log_every = 50;  ///< updates between lines of metrics.jsonl
+  /// ListOps: weight, beside the label's 1, of the summed losses of the calculation's steps (data::listops_steps), each read off at its token; 0 =
+  /// the label alone
   double auxiliary_weight = 0.0;
   int64_t eval_examples = 0;  ///< validation looks at so many examples; 0 = all
 };

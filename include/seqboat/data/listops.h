@@ -62,13 +62,20 @@ SequenceDataset generate_listops(const ListopsOptions& options, uint64_t seed, S
 /// language, or more than a million operators within each other.
 int64_t evaluate_listops(std::span<const int32_t> tokens);
 
-/// One operator with its arguments, somewhere in an expression.
-struct ListopsSubexpression {
-  int64_t position;  ///< of its operator's token, a leading <CLS> counted
-  int64_t value;
+/// Where one comes to know a value on the way through an expression.
+struct ListopsStep {
+  int64_t position;  ///< of the token, a leading <CLS> counted
+  int64_t value;     ///< 0..9
+  friend bool operator==(const ListopsStep&, const ListopsStep&) = default;
 };
-/// All of an expression, itself included, in the order of their closing brackets. Error (kData) as evaluate_listops.
-std::vector<ListopsSubexpression> listops_subexpressions(std::span<const int32_t> tokens);
+/// The values that a calculation by hand goes through, in the order of the tokens: at an operator and at its bracket the value of the two and what is
+/// between, at a digit the value of its operator over the arguments up to here.
+///
+///   [MAX 2 [SM 9 8 3 ] 1 ]
+///     2  2   0 9 7 0 0 2 2          9 = 9, 7 = (9 + 8) mod 10, 0 = (9 + 8 + 3) mod 10;  2 = max(2, 0, 1)
+///
+/// Error (kData) as evaluate_listops. A bare digit is its own value.
+std::vector<ListopsStep> listops_steps(std::span<const int32_t> tokens);
 
 /// Text to tokens, separated by blanks; "(" and ")", which the original files hold, are dropped. Error (kData) naming an unknown word and its place.
 /// The expression as such is not looked at.

@@ -24,7 +24,7 @@ std::string percent(double fraction) {
 class ListopsTask : public ClassificationTask {
  public:
   ListopsTask(const config::Recipe& recipe, const fs::path& data_dir)
-      : prepend_cls_(recipe.model.pool == "first"), with_subexpressions_(recipe.train.auxiliary_weight > 0), sizes_(make_options(recipe.data)) {
+      : prepend_cls_(recipe.model.pool == "first"), with_steps_(recipe.train.auxiliary_weight > 0), sizes_(make_options(recipe.data)) {
     if (!data_dir.empty()) {
       path_ = data_dir;
       as_it_is_ = true;
@@ -144,10 +144,10 @@ class ListopsTask : public ClassificationTask {
   void add(Split split, data::SequenceDataset dataset) {
     if (prepend_cls_) dataset.prepend(data::kListopsCls);
     SequenceData data(std::move(dataset));
-    if (split == Split::kTrain && with_subexpressions_) {
+    if (split == Split::kTrain && with_steps_) {
       data.set_token_targets([](std::span<const int32_t> tokens) {
         std::vector<std::pair<int64_t, int64_t>> out;
-        for (const auto& [position, value] : data::listops_subexpressions(tokens)) out.emplace_back(position, value);
+        for (const auto& [position, value] : data::listops_steps(tokens)) out.emplace_back(position, value);
         return out;
       });
     }
@@ -155,7 +155,7 @@ class ListopsTask : public ClassificationTask {
   }
 
   bool prepend_cls_;
-  bool with_subexpressions_;  ///< each operator's value is a target, too, read off at its token
+  bool with_steps_;  ///< the steps of the calculation are targets, too, each at its token
   data::ListopsMakeOptions sizes_;
   fs::path path_;
   bool is_file_ = false;

@@ -21,17 +21,31 @@ int64_t value_of(const std::string& text) {
   return evaluate_listops(tokenize_listops(text));
 }
 
-TEST(ListopsSubexpressions, EachOperatorWithItsPlaceAndValue) {
-  const std::vector<int32_t> tokens = tokenize_listops("[MAX 2 [MIN 7 4 [SM 9 8 ] ] [MED 1 5 3 ] ]");
-  const auto found = listops_subexpressions(tokens);
-  std::vector<std::pair<int64_t, int64_t>> got;
-  for (const auto& [position, value] : found) got.emplace_back(position, value);
-  EXPECT_EQ(got, (std::vector<std::pair<int64_t, int64_t>>{{5, 7}, {2, 4}, {10, 3}, {0, 4}}));
-  std::vector<int32_t> with_cls = tokens;
+TEST(ListopsSteps, ArePrefixesAndWholeValues) {
+  const auto values_of = [](std::string_view text) {
+    std::vector<int64_t> out;
+    for (const ListopsStep& step : listops_steps(tokenize_listops(text))) {
+      EXPECT_EQ(step.position, static_cast<int64_t>(out.size()));
+      out.push_back(step.value);
+    }
+    return out;
+  };
+  EXPECT_EQ(values_of("[MAX 2 [SM 9 8 3 ] 1 ]"), (std::vector<int64_t>{2, 2, 0, 9, 7, 0, 0, 2, 2}));
+  EXPECT_EQ(values_of("[MIN 7 4 [MED 1 5 3 9 ] [SM 6 ] 8 ]"), (std::vector<int64_t>{4, 7, 4, 4, 1, 3, 3, 4, 4, 6, 6, 6, 4, 4}));
+  EXPECT_EQ(values_of("7"), (std::vector<int64_t>{7}));
+  std::vector<int32_t> with_cls = tokenize_listops("[MAX 2 3 ]");
   with_cls.insert(with_cls.begin(), kListopsCls);
-  for (size_t i = 0; i < got.size(); ++i) EXPECT_EQ(listops_subexpressions(with_cls)[i].position, got[i].first + 1);
-  EXPECT_TRUE(listops_subexpressions(tokenize_listops("7")).empty());
-  expect_error(ErrorKind::kData, {"token 2", "1 more ]"}, [] { listops_subexpressions(tokenize_listops("[MAX 1")); });
+  EXPECT_EQ(listops_steps(with_cls), (std::vector<ListopsStep>{{1, 3}, {2, 2}, {3, 3}, {4, 3}}));
+  expect_error(ErrorKind::kData, {"token 2", "1 more ]"}, [] { listops_steps(tokenize_listops("[MAX 1")); });
+  // The first and the last step of any expression are its label.
+  for (int64_t i = 0; i < 50; ++i) {
+    std::vector<int32_t> tokens;
+    const int64_t label = generate_listops(ListopsOptions::small(), 3, Split::kTrain, i, &tokens);
+    const auto steps = listops_steps(tokens);
+    EXPECT_EQ(steps.front().value, label);
+    EXPECT_EQ(steps.back().value, label);
+    EXPECT_EQ(steps.size(), tokens.size());
+  }
 }
 
 TEST(ListopsVocabulary, IdsAreWhereModelsExpectThem) {
