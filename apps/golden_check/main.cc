@@ -85,6 +85,8 @@ int check_folder(const std::filesystem::path& folder) {
           run(golden, comparison);
           demand_all_compared(golden, comparison);
           if (!comparison.compared_anything()) comparison.fail("nothing was compared");
+        } catch (const c10::Error& error) {
+          comparison.fail(std::string(error.what_without_backtrace()).substr(0, 400));
         } catch (const std::exception& error) {
           comparison.fail(std::string(error.what()).substr(0, 400));
         }

@@ -13,6 +13,7 @@
 #include "seqboat/nn/embedding.h"
 #include "seqboat/nn/encoder.h"
 #include "seqboat/nn/model.h"
+#include "seqboat/nn/model_state.h"
 #include "seqboat/nn/official_names.h"
 #include "seqboat/ops/ops.h"
 
@@ -445,12 +446,23 @@ void check_model_incremental(const GoldenCase& golden, Comparison& comparison) {
     return model->forward(input, nullptr, {}).reshape({batch, steps, -1});
   };
   const Tensor whole = run(length);
-  // A step is what the model says of the tokens it has seen so far: each chunk's outputs come from its prefix alone.
+  // Chunk after chunk through the model's state. A model that cannot carry one (attention without an end) is run over growing prefixes instead.
+  const bool carries = config.causal && config.window_size > 0 && config.position != "t5";
+  nn::ModelState state;
+  nn::ForwardOptions options;
+  options.state = &state;
   std::vector<Tensor> steps;
   int64_t seen = 0;
   for (const int64_t chunk : golden.meta.at("chunks").get<std::vector<int64_t>>()) {
+    if (carries) {
+      nn::PackedSequences input;
+      input.tokens = tokens.narrow(1, seen, chunk).reshape({-1}).to(torch::kInt64).contiguous();
+      input.cu_seqlens = torch::arange(batch + 1, torch::kInt64) * chunk;
+      steps.push_back(model->forward(input, nullptr, options).reshape({batch, chunk, -1}));
+    } else {
+      steps.push_back(run(seen + chunk).narrow(1, seen, chunk));
+    }
     seen += chunk;
-    steps.push_back(run(seen).narrow(1, seen - chunk, chunk));
   }
   const Tensor stepwise = torch::cat(steps, 1);
   bool any = false;

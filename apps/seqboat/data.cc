@@ -31,9 +31,11 @@ struct DataSet {
   const char* name;
   const char* what;
   const char* source;  ///< how one comes by it
+  bool is_made;        ///< `data make` generates it
 };
 constexpr DataSet kDataSets[] = {
-    {"listops", "nested lists of digits, ten classes: Long Range Arena's ListOps, and its short form", "generated: seqboat data make listops"},
+    {"listops", "nested lists of digits, ten classes: Long Range Arena's ListOps, and its short form", "generated: seqboat data make listops", true},
+    {"bytes", "any file as a text of bytes, for language models", "your own: seqboat train lm/bytes-small --data FILE", false},
 };
 
 int list_data(Reporter& reporter) {
@@ -48,12 +50,15 @@ int list_data(Reporter& reporter) {
   return 0;
 }
 
-// The check of an option that takes a data set's name. The help and shell completion read the names from its description.
+// The check of an option that takes the name of a data set to make. The help and shell completion read the names from its description.
 CLI::Validator data_name() {
   std::vector<std::string> names;
-  for (const DataSet& set : kDataSets) names.push_back(set.name);
+  for (const DataSet& set : kDataSets) {
+    if (set.is_made) names.push_back(set.name);
+  }
   const auto check = [names](std::string& name) -> std::string {
     if (std::find(names.begin(), names.end(), name) != names.end()) return "";
+    for (const DataSet& set : kDataSets) SEQBOAT_CHECK(name != set.name, ErrorKind::kUsage, "{}: nothing is made: {}", name, set.source);
     const std::string near = config::nearest(name, names);
     fail(ErrorKind::kUsage, "unknown data set {}{}; `seqboat data list` shows all", in_quotes(name),
          near.empty() ? "" : ", did you mean " + near + "?");

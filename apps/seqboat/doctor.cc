@@ -271,7 +271,7 @@ Check check_openmp(const Json& torch, int64_t asked) {
     return check;
   }
   const int64_t cores = usable_cores();
-  const int64_t threads = asked > 0 ? asked : cores;
+  const int64_t threads = asked > 0 ? asked : default_threads();
   for (const char* name : {"OMP_NUM_THREADS", "MKL_NUM_THREADS"}) {
     if (const auto value = variable(name)) check.add(Status::kNote, shown(name, *value) + " has no effect: --threads and train.threads decide");
   }

@@ -25,7 +25,12 @@ void add_eval(CLI::App* app, Invocation* invocation) {
   command
       ->add_option("--context", *context,
                    "language models: bytes shown before each scored block, or stream: all of them, by carried state; default: as trained")
-      ->check(CLI::Validator(whole_number(0)) | CLI::IsMember({"stream"}))
+      ->check(CLI::Validator(
+          [](std::string& text) {
+            const bool digits = !text.empty() && text.size() < 10 && text.find_first_not_of("0123456789") == std::string::npos;
+            return digits || text == "stream" ? std::string() : "expected a whole number from 0 on, or stream, found '" + text + "'";
+          },
+          ""))
       ->type_name("N|stream");
   command->add_option("--examples", request->examples, "evaluates only the first N")->check(whole_number(1))->type_name("N");
   add_common_options(command, invocation);

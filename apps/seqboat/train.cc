@@ -72,8 +72,8 @@ void add_train(CLI::App* app, Invocation* invocation) {
       ->required();
   command->add_option("--set", options->overrides, "sets a key of the recipe; repeatable")->type_name("section.key=value")->allow_extra_args(false);
   command->add_option("--out", options->out, "run directory to write; default: runs/<recipe>")->type_name("RUN_DIR");
-  command->add_option("--data", options->data, "folder of the data, taken as they are; generated data are made there if they are missing")
-      ->type_name("DIR");
+  command->add_option("--data", options->data, "folder of the data (bytes: the file), taken as they are; generated data are made there if missing")
+      ->type_name("PATH");
   command->add_option("--steps", options->steps, "updates, short for --set train.steps=N")->check(whole_number(1))->type_name("N");
   command->add_option("--minutes", options->minutes, "stops after so long, with a checkpoint to go on from")
       ->check(number(0.001, 1e6))

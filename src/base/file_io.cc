@@ -188,4 +188,18 @@ MappedFile MappedFile::open(const std::filesystem::path& path) {
   return file;
 }
 
+uint64_t checksum(const void* data, size_t size, uint64_t seed) noexcept {
+  const auto* bytes = static_cast<const unsigned char*>(data);
+  uint64_t hash = seed;
+  size_t i = 0;
+  for (; i + 8 <= size; i += 8) {
+    uint64_t word;
+    std::memcpy(&word, bytes + i, 8);
+    hash = (hash ^ word) * 0x100000001b3;
+    hash ^= hash >> 32;
+  }
+  for (; i < size; ++i) hash = (hash ^ bytes[i]) * 0x100000001b3;
+  return hash;
+}
+
 }  // namespace seqboat

@@ -131,6 +131,21 @@ void check_run_keys_together(const Recipe& recipe, const CheckContext& context) 
             "must be below {}, the longest that data.max_depth = {} and data.max_args = {} can make", longest, data.max_depth, data.max_args);
   }
 
+  // A key of another data set that is not at its default was meant to do something, and would do nothing.
+  static constexpr std::pair<std::string_view, std::string_view> kOwners[] = {
+      {"data.seed", "listops"},       {"data.min_length", "listops"},       {"data.max_length", "listops"},     {"data.max_depth", "listops"},
+      {"data.max_args", "listops"},   {"data.train_examples", "listops"},   {"data.valid_examples", "listops"}, {"data.test_examples", "listops"},
+      {"data.block_length", "bytes"}, {"data.carry_state", "bytes"},        {"data.context", "bytes"},          {"data.valid_share", "bytes"},
+      {"data.test_share", "bytes"},   {"train.auxiliary_weight", "listops"}};
+  const Recipe defaults;
+  for (const auto& [field_name, owner] : kOwners) {
+    const Key& key = key_of_field(field_name);
+    const std::string usual = value_text(field(key, defaults));
+    require(data.name == owner || value_text(field(key, recipe)) == usual, context, field_name, recipe,
+            "belongs to data.name = \"{}\" and must keep its default {} where that is \"{}\"", owner, usual, data.name);
+  }
+  require(recipe.router.target_weight > 0 || recipe.router.target_rate == defaults.router.target_rate, context, "router.target_rate", recipe,
+          "has no effect unless router.target_weight is above 0");
   if (data.name == "bytes") {
     require(data.context < data.block_length, context, "data.context", recipe, "must be below data.block_length = {}", data.block_length);
     require(data.valid_share + data.test_share <= 1, context, "data.valid_share", recipe, "and data.test_share = {} must add up to at most 1",
@@ -142,11 +157,7 @@ void check_run_keys_together(const Recipe& recipe, const CheckContext& context) 
             "must be at least 0 unless the model is causal and model.window_size above 0");
     require(!data.carry_state || train.batch_size > 0, context, "train.batch_size", recipe, "must be at least 1 with data.carry_state");
     require(!data.carry_state || train.max_tokens == 0, context, "train.max_tokens", recipe, "must be 0 with data.carry_state");
-  } else {
-    require(!data.carry_state, context, "data.carry_state", recipe, "must be false unless data.name is \"bytes\"");
   }
-  require(train.auxiliary_weight == 0 || data.name == "listops", context, "train.auxiliary_weight", recipe,
-          "must be 0 unless data.name is \"listops\"");
   require(recipe.router.target_weight == 0 || recipe.model.uses_router(), context, "router.target_weight", recipe,
           "must be 0 for a layer without a router");
 

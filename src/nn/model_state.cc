@@ -79,6 +79,8 @@ void ModelState::check_can_carry(const config::ModelConfig& config) {
   SEQBOAT_CHECK(config.causal, ErrorKind::kConfig, "model.causal must be true to carry a state, found false: a bidirectional model needs the future");
   SEQBOAT_CHECK(config.window_size > 0, ErrorKind::kConfig,
                 "model.window_size must be at least 1 to carry a state, found 0: attention without an end needs every token there was");
+  SEQBOAT_CHECK(config.position != "t5", ErrorKind::kConfig,
+                "model.position must not be \"t5\" to carry a state: its path has no fixed blocks, and bits would depend on the chunks");
 }
 
 }  // namespace seqboat::nn

@@ -11,7 +11,9 @@ std::tuple<Tensor, Tensor, Tensor> router(const Tensor& logits, const Tensor& lo
 
 TORCH_LIBRARY_FRAGMENT(seqboat, m) {
   m.def("router(Tensor logits, Tensor log_temperature, float act_bias=0.0, Tensor? forced=None) -> (Tensor, Tensor, Tensor)");
-  m.def("_router_backward(Tensor? grad_p, Tensor? grad_probability, Tensor logits, Tensor log_temperature, float act_bias, Tensor active) -> (Tensor, Tensor)");
+  m.def(
+      "_router_backward(Tensor? grad_p, Tensor? grad_probability, Tensor logits, Tensor log_temperature, float act_bias, Tensor active) -> (Tensor, "
+      "Tensor)");
 }
 
 TORCH_LIBRARY_IMPL(seqboat, Meta, m) {
@@ -20,9 +22,8 @@ TORCH_LIBRARY_IMPL(seqboat, Meta, m) {
     return std::make_tuple(at::empty_symint({rows}, logits.options().dtype(at::kByte)), at::empty_symint({rows}, logits.options()),
                            at::empty_symint({rows}, logits.options()));
   });
-  m.impl("_router_backward", [](const std::optional<Tensor>&, const std::optional<Tensor>&, const Tensor& logits, const Tensor& log_temperature, double, const Tensor&) {
-    return std::make_tuple(at::empty_like(logits), at::empty_like(log_temperature));
-  });
+  m.impl("_router_backward", [](const std::optional<Tensor>&, const std::optional<Tensor>&, const Tensor& logits, const Tensor& log_temperature,
+                                double, const Tensor&) { return std::make_tuple(at::empty_like(logits), at::empty_like(log_temperature)); });
 }
 
 }  // namespace seqboat::ops

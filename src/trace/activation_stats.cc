@@ -6,7 +6,7 @@
 
 namespace seqboat::trace {
 
-AttentionSpan attention_span_of_times(std::span<const int64_t> times, int64_t window, bool causal) {
+AttentionSpan attention_span_of_times(std::span<const int64_t> times, int64_t window, bool causal, int64_t keys_only) {
   const int64_t count = static_cast<int64_t>(times.size());
   const int64_t reach = window > 0 ? std::min(window, count) : count;
   AttentionSpan out;
@@ -18,7 +18,7 @@ AttentionSpan attention_span_of_times(std::span<const int64_t> times, int64_t wi
     const int64_t before = std::min(i, reach), after = causal ? 0 : std::min(count - 1 - i, reach);
     int64_t distance = before * times[i] - left;
     if (!causal) distance += right - after * times[i];
-    if (distance > 0) {
+    if (distance > 0 && i >= keys_only) {
       out.total += static_cast<double>(distance) / (static_cast<double>(before + after) + 1e-8);
       ++out.queries;
     }
@@ -57,6 +57,23 @@ void ActivationStats::add(int64_t layer, const uint8_t* active, std::span<const 
   for (size_t b = 0; b + 1 < cu_seqlens.size(); ++b) {
     into.span += trace::attention_span({active + cu_seqlens[b], static_cast<size_t>(cu_seqlens[b + 1] - cu_seqlens[b])}, window_, causal_);
   }
+}
+
+void ActivationStats::add_piece(int64_t layer, const uint8_t* active, int64_t tokens, bool spans) {
+  SEQBOAT_DCHECK(layer >= 0 && layer < layers() && causal_);
+  Layer& into = layers_[static_cast<size_t>(layer)];
+  std::vector<int64_t> times = std::move(into.last_times);
+  const auto before = static_cast<int64_t>(times.size());
+  for (int64_t t = 0; t < tokens; ++t) {
+    if (active == nullptr || active[t] != 0) times.push_back(into.time + t);
+  }
+  into.tokens += tokens;
+  into.active += static_cast<int64_t>(times.size()) - before;
+  into.time += tokens;
+  if (spans) into.span += attention_span_of_times(times, window_, causal_, before);
+  const auto kept = window_ > 0 ? std::min(window_, static_cast<int64_t>(times.size())) : static_cast<int64_t>(times.size());
+  times.erase(times.begin(), times.end() - kept);
+  into.last_times = std::move(times);
 }
 
 std::vector<double> ActivationStats::activation_rate() const {

@@ -26,23 +26,9 @@ constexpr const char* kTemporaryPrefix = ".tmp-";
 constexpr std::array<const char*, 3> kPayload{"config.json", "model.safetensors", "optimizer.safetensors"};
 constexpr const char* kStreamFile = "stream.safetensors";
 
-/// FNV-1a over eight bytes at a time: finds damage, not malice.
-uint64_t checksum(const fs::path& file) {
-  const MappedFile mapped = MappedFile::open(file);
-  uint64_t hash = 0xcbf29ce484222325;
-  size_t i = 0;
-  for (; i + 8 <= mapped.size(); i += 8) {
-    uint64_t word;
-    std::memcpy(&word, mapped.data() + i, 8);
-    hash = (hash ^ word) * 0x100000001b3;
-    hash ^= hash >> 32;
-  }
-  for (; i < mapped.size(); ++i) hash = (hash ^ static_cast<unsigned char>(mapped.data()[i])) * 0x100000001b3;
-  return hash;
-}
-
 std::string checksum_text(const fs::path& file) {
-  return fmt::format("{:016x}", checksum(file));
+  const MappedFile mapped = MappedFile::open(file);
+  return fmt::format("{:016x}", checksum(mapped.data(), mapped.size()));
 }
 
 /// The optimizer's tensors and its number of steps.
@@ -67,6 +53,7 @@ ordered_json to_json(const TrainerState& s) {
           {"last_metric", s.last_metric},
           {"window", {{"loss_sum", s.window.loss_sum}, {"samples", s.window.samples}, {"tokens", s.window.tokens}, {"active", s.window.active}}},
           {"simd", s.simd},
+          {"data_fingerprint", s.data_fingerprint},
           {"seconds", s.seconds}};
 }
 
@@ -87,6 +74,7 @@ TrainerState state_from_json(const ordered_json& json) {
   s.window.tokens = window.at("tokens");
   s.window.active = window.at("active").get<std::vector<int64_t>>();
   s.simd = json.at("simd");
+  s.data_fingerprint = json.value("data_fingerprint", "");
   s.seconds = json.at("seconds");
   return s;
 }

@@ -52,7 +52,14 @@ Evaluation evaluate(nn::Model& model, const Task& task, const TaskData& data, co
     if (is_stream) forward.state = &state;
     const torch::Tensor logits = model.forward(batch.src, batch.src1 ? &*batch.src1 : nullptr, forward);
     task.score(logits, batch, &out.score);
-    add_traces(traces, batch, options.spans, &stats);
+    if (is_stream) {
+      for (size_t layer = 0; layer < traces.size(); ++layer) {
+        const torch::Tensor& active = traces[layer].active;
+        stats.add_piece(static_cast<int64_t>(layer), active.defined() ? active.const_data_ptr<uint8_t>() : nullptr, batch.tokens, options.spans);
+      }
+    } else {
+      add_traces(traces, batch, options.spans, &stats);
+    }
     done += static_cast<int64_t>(examples.size());
     if (options.progress) going = options.progress(done, total);
   }

@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <cmath>
 #include <nlohmann/json.hpp>
 
 #include "seqboat/base/error.h"
@@ -33,17 +34,31 @@ fs::path run_dir_of(const fs::path& model) {
 
 config::Recipe recipe_of(const EvalRequest& request, const config::ModelConfig& model) {
   const fs::path run = run_dir_of(request.model);
+  for (const std::string& set : request.overrides) {
+    const std::string section = set.substr(0, set.find('.'));
+    const bool fixed = section == "model" || section == "router" || section == "task";
+    SEQBOAT_CHECK(!fixed, ErrorKind::kUsage, "--set {}: the weights of {} have a config of their own, which decides", set, request.model.string());
+    SEQBOAT_CHECK(!run.empty() || section == "data", ErrorKind::kUsage,
+                  "--set {}: {} is a bare model folder, for which only keys of [data] can be set", set, request.model.string());
+  }
   if (!run.empty()) {
     config::Recipe recipe = config::load_recipe(run / "config.toml", request.overrides);
     recipe.model = model;  // the weights' own config decides
     return recipe;
   }
-  SEQBOAT_CHECK(request.overrides.empty(), ErrorKind::kUsage, "--set changes a run's recipe, and {} is a bare model folder", request.model.string());
-  SEQBOAT_CHECK(!request.data_dir.empty(), ErrorKind::kUsage, "{} is a bare model folder, which names no data: give a folder with --data",
+  SEQBOAT_CHECK(!request.data_dir.empty(), ErrorKind::kUsage, "{} is a bare model folder, which names no data: give a file or a folder with --data",
                 request.model.string());
   config::Recipe recipe;
   recipe.model = model;
-  if (model.task == "language-model") recipe.data.name = "bytes";
+  if (model.task == "language-model") {
+    // Nothing of the file was trained on, so far as is known: all of it is the test.
+    recipe.data.name = "bytes";
+    recipe.data.valid_share = 0;
+    recipe.data.test_share = 1;
+  }
+  recipe.train.steps = recipe.train.batch_size = 1;  // a whole recipe, as the reader wants it
+  recipe = config::recipe_from_toml(config::to_toml(recipe), request.model.string(), request.overrides);
+  recipe.model = model;
   return recipe;
 }
 
@@ -52,13 +67,13 @@ config::Recipe recipe_for(const EvalRequest& request, const config::ModelConfig&
   if (request.context == EvalRequest::kOwnContext) return recipe;
   SEQBOAT_CHECK(model.task == "language-model", ErrorKind::kUsage, "--context is for language models, and {} is a model for {}",
                 request.model.string(), model.task);
+  if (request.context == EvalRequest::kStreamContext) {
+    nn::ModelState::check_can_carry(model);
+  } else {
+    // As many bytes are scored a block as the recipe says; more or fewer are shown before them.
+    recipe.data.block_length += request.context - std::max<int64_t>(0, recipe.data.context);
+  }
   recipe.data.context = request.context;
-  if (request.context == EvalRequest::kStreamContext) nn::ModelState::check_can_carry(model);
-  SEQBOAT_CHECK(
-      request.context < recipe.data.block_length, ErrorKind::kUsage,
-      "--context must be below data.block_length = {}, found {}: blocks of data.block_length - context bytes are scored; give a longer one with "
-      "--set data.block_length=N, or --context stream",
-      recipe.data.block_length, request.context);
   return recipe;
 }
 
@@ -127,10 +142,11 @@ int evaluate_model(const EvalRequest& request, Reporter& reporter) {
   text += report.text;
 
   const config::ExpectConfig& expect = recipe.expect;
-  if (expect.metric == metric.name) {
-    const double gap = task->expect_scale() * metric.value - expect.value;
+  const bool perplexity = expect.metric == "perplexity" && metric.name == "bits-per-byte";
+  if (expect.metric == metric.name || perplexity) {
+    const double reached = perplexity ? std::exp(result.score.loss()) : task->expect_scale() * metric.value, gap = reached - expect.value;
     json["expect"] = {{"value", expect.value}, {"gap", gap}, {"source", expect.source}};
-    text += fmt::format("published         {} ({}): {:+.2f}\n", task->metric_text(expect.value / task->expect_scale()), expect.source, gap);
+    text += fmt::format("published         {} {:.4g} ({}): {:+.2f}\n", expect.metric, expect.value, expect.source, gap);
   }
   log.result(json, text);
   return 0;

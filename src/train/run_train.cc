@@ -76,7 +76,8 @@ class Trainer {
                          kernels::simd_target(), threads_, threads_ == 1 ? "thread" : "threads", recipe_.train.seed));
     std::error_code error;
     // A run remembers where its data are.
-    if (!request_.data_dir.empty()) recipe_.data.path = fs::absolute(request_.data_dir, error).string();
+    if (!request_.data_dir.empty()) recipe_.data.path = request_.data_dir.string();
+    if (!recipe_.data.path.empty()) recipe_.data.path = fs::absolute(recipe_.data.path, error).string();
     task_ = make_task(recipe_, request_.data_dir.empty() ? fs::path() : fs::path(recipe_.data.path));
     task_->complete(&recipe_.model);
     resolve(&recipe_);
@@ -85,9 +86,10 @@ class Trainer {
     load_data();
     build();
     if (request_.dry_run) return;
-    // Only now: until data and model have been seen to be good, a corrected recipe may still take the folder.
-    describe_run();
     go_on();
+    // Only now: until data, model and checkpoint have been seen to go together, a corrected recipe may still take the folder, and that of a run that
+    // goes on stays what it is.
+    describe_run();
     metrics_.open(request_.run_dir / "metrics.jsonl", state_.step, state_.validated_step == state_.step);
     // What an interrupted process wrote beyond the checkpoint is made void: it is going to be written again.
     events_.open(request_.run_dir, state_.step == 0 ? 0 : state_.step + 1, unix_seconds());
@@ -170,6 +172,7 @@ class Trainer {
     for (const NamedParameter& p : optimizer_->parameters()) parameters += p.tensor.numel();
     log_.log(fmt::format("{}: {} layers, {} parameters", request_.recipe_name, recipe_.model.n_layers, with_commas(parameters)));
     state_.simd = kernels::simd_target();
+    if (!request_.dry_run) state_.data_fingerprint = fingerprint_text();
     state_.window.active.assign(static_cast<size_t>(recipe_.model.n_layers), 0);
   }
 
@@ -186,6 +189,11 @@ class Trainer {
       }
       SEQBOAT_CHECK(static_cast<int64_t>(state_.window.active.size()) == recipe_.model.n_layers && optimizer_->steps() == state_.step,
                     ErrorKind::kModel, "{}: does not go with its own config", store_.path_of(state_.step).string());
+      const std::string data = fingerprint_text();
+      SEQBOAT_CHECK(state_.data_fingerprint.empty() || state_.data_fingerprint == data, ErrorKind::kModel,
+                    "{}: the run began with other training data (checksum {}) than {} holds now ({}): it cannot go on as if nothing had happened",
+                    request_.run_dir.string(), state_.data_fingerprint, task_->where(), data);
+      state_.data_fingerprint = data;
       sampler_->restore(state_.data);
       // An interruption may have come between a checkpoint and its export.
       if (state_.best_step > 0) store_.export_model(state_.best_step);
@@ -203,6 +211,8 @@ class Trainer {
                             recipe_.optim.end_lr));
     }
   }
+
+  std::string fingerprint_text() const { return fmt::format("{:016x}", task_->split(Split::kTrain).fingerprint()); }
 
   // --- the loop ---
 
@@ -378,6 +388,7 @@ class Trainer {
                   {"tokens_per_s", line["tokens_per_s"].get<double>()}},
                  window_rates());
     if (recipe_.router.target_weight > 0) write_events("train/", {{"router_penalty", last_.router_penalty}}, {});
+    if (recipe_.train.auxiliary_weight > 0) write_events("train/", {{"auxiliary_loss", last_.auxiliary_loss}}, {});
     state_.window = {.active = std::vector<int64_t>(static_cast<size_t>(recipe_.model.n_layers), 0)};
     window_tokens_here_ = 0;
     window_begin_ = Clock::now();

@@ -39,7 +39,7 @@ class LanguageModel(CliTest):
             self.assertLess(value["value"], value["ci95"][1])
             lines = [json.loads(line) for line in (self.dir / name / "metrics.jsonl").read_text().splitlines()]
             self.assertEqual([x["step"] for x in lines if "split" in x], [75, 150])
-        for context in (0, 16, "stream"):
+        for context in (0, 16, 100, "stream"):
             value = self.json_of("eval", self.dir / "plain", "--context", context)
             self.assertEqual((value["bytes"], value["context"]), (held_out, context))
         text = self.expect(0, "eval", self.dir / "plain").stdout
@@ -49,7 +49,7 @@ class LanguageModel(CliTest):
         other = self.dir / "other"
         other.write_text("12 times 12 is 144\n" * 20)
         self.assertEqual(self.json_of("eval", self.dir / "plain", "--data", other, "--set", "data.valid_share=0", "--set", "data.test_share=1")["bytes"], 380)
-        self.assertEqual(self.json_of("eval", self.dir / "plain" / "model", "--data", other)["bytes"], 19)
+        self.assertEqual(self.json_of("eval", self.dir / "plain" / "model", "--data", other)["bytes"], 19)  # the run's own share
 
     def test_what_a_user_gets_wrong(self):
         self.expect(4, *self.arguments("a"), parts=["--data FILE"])
@@ -63,14 +63,24 @@ class LanguageModel(CliTest):
         self.expect(3, *self.arguments("a", data__carry_state=True, model__window_size=0), "--data", self.file, parts=["data.carry_state", "model.window_size"])
         self.expect(3, *self.arguments("a", data__valid_share=0.7, data__test_share=0.7), "--data", self.file, parts=["data.valid_share", "at most 1"])
         self.expect(3, *self.arguments("a", router__target_weight=1.0, model__layer="seqboat-full"), "--data", self.file, parts=["router.target_weight"])
-        self.expect(4, *self.arguments("a", data__carry_state=True, train__batch_size=5000), "--data", self.file, parts=["5000 lanes"])
+        self.expect(4, *self.arguments("a", data__carry_state=True, train__batch_size=5000), "--data", self.file, parts=["data.block_length = 32", "train.batch_size = 5000"])
         self.assertFalse((self.dir / "a" / "config.toml").exists())
         self.expect(0, *self.arguments("run"), "--data", self.file, "--quiet")
-        self.expect(2, "eval", self.dir / "run", "--context", 32, parts=["--context must be below data.block_length = 32", "--context stream"])
-        self.expect(2, "eval", self.dir / "run", "--context", "all", parts=["--context"])
+        self.expect(2, "eval", self.dir / "run", "--context", "all", parts=["--context", "a whole number from 0 on, or stream, found 'all'"])
+        self.expect(2, "eval", self.dir / "run", "--context", -1, parts=["--context"])
+        self.expect(3, *self.arguments("a", data__max_depth=4), "--data", self.file, parts=["data.max_depth", "belongs to", "listops"])
+        self.expect(3, *self.arguments("a", router__target_rate=0.3), "--data", self.file, parts=["router.target_rate", "router.target_weight"])
+        self.expect(2, "data", "make", "bytes", parts=["--data FILE"])
+        # Other data than the run began with, and the folder is as it was.
+        before = (self.dir / "run" / "config.toml").read_bytes()
+        (self.dir / "grown").write_bytes(self.file.read_bytes() + b"more")
+        self.expect(5, "train", self.dir / "run", "--steps", 200, "--data", self.dir / "grown", "--quiet", parts=["other training data", "grown"])
+        self.assertEqual((self.dir / "run" / "config.toml").read_bytes(), before)
         shutil.copytree(self.dir / "run" / "model", self.dir / "bare")
         self.expect(2, "eval", self.dir / "bare", parts=["--data"])
-        self.assertEqual(self.json_of("eval", self.dir / "bare", "--data", self.file)["split"], "test")
+        # A bare folder knows nothing of what was trained on: all of the file counts.
+        self.assertEqual(self.json_of("eval", self.dir / "bare", "--data", self.file)["bytes"], self.file.stat().st_size)
+        self.assertEqual(self.json_of("eval", self.dir / "bare", "--data", self.file, "--context", 600, "--examples", 3, "--set", "data.block_length=40")["bytes"], 120)
 
 
 if __name__ == "__main__":

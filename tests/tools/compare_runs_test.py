@@ -55,6 +55,15 @@ class CompareRunsTest(unittest.TestCase):
         self.assertIn("2.5000 at 20", out)
         self.assertIn("The configs are the same.", out)
 
+    def test_what_a_kill_leaves(self):
+        run = self.make_run("a", 0.1, [0.3])
+        with open(run / "metrics.jsonl", "a") as file:
+            file.write('{"step":20,"lo')
+        (run / "latest").write_text("step-00000030\n")
+        code, out, _ = self.run_tool(run)
+        self.assertEqual(code, 0)
+        self.assertIn("0.3000 at 10", out)
+
     def test_no_run(self):
         code, out, error = self.run_tool(self.make_run("a", 0.1, [0.3]), self.dir / "nothing")
         self.assertEqual((code, out), (5, ""))

@@ -47,7 +47,8 @@ struct ModelState {
   /// From named()'s tensors, found by name. Throws c10::Error for one that is missing or does not go with the config.
   static ModelState from_named(const std::vector<std::pair<std::string, torch::Tensor>>& tensors, const config::ModelConfig& config);
 
-  /// Throws Error (kConfig) naming the key if a model of this config cannot carry a state: it must be causal, and its window must have an end.
+  /// Throws Error (kConfig) naming the key if a model of this config cannot carry a state: it must be causal, its window must have
+  /// an end, and its positions must not be t5.
   static void check_can_carry(const config::ModelConfig& config);
 };
 

@@ -29,8 +29,8 @@ struct AttentionSpan {
 /// `active` has one flag a token. Distances are summed in integers, so the cost is that of one pass whatever the window.
 AttentionSpan attention_span(std::span<const uint8_t> active, int64_t window, bool causal);
 
-/// The same with the times themselves, increasing.
-AttentionSpan attention_span_of_times(std::span<const int64_t> times, int64_t window, bool causal);
+/// The same with the times themselves, increasing. The first `keys_only` of them are only attended to, not counted as queries.
+AttentionSpan attention_span_of_times(std::span<const int64_t> times, int64_t window, bool causal, int64_t keys_only = 0);
 
 /// Collects both figures over batches, layer by layer.
 class ActivationStats {
@@ -40,6 +40,9 @@ class ActivationStats {
   /// One layer's decisions on a packed batch: active (sum T), offsets cu_seqlens (B+1). nullptr: a layer without router, everything activated.
   /// spans = false leaves the attention span alone, as training does.
   void add(int64_t layer, const uint8_t* active, std::span<const int64_t> cu_seqlens, bool spans = true);
+
+  /// The next piece of one causal stream, which goes on where the last piece ended: its queries also see what was activated before.
+  void add_piece(int64_t layer, const uint8_t* active, int64_t tokens, bool spans = true);
 
   int64_t layers() const { return static_cast<int64_t>(layers_.size()); }
   /// Share of tokens activated in each layer, in [0, 1]; 0 before any token.
@@ -55,6 +58,8 @@ class ActivationStats {
     int64_t tokens = 0;
     int64_t active = 0;
     AttentionSpan span;
+    int64_t time = 0;                 ///< of the stream
+    std::vector<int64_t> last_times;  ///< of its last `window` activated tokens (of all, without a window)
   };
   std::vector<Layer> layers_;
   int64_t window_;

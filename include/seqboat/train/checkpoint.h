@@ -36,9 +36,10 @@ struct TrainerState {
   double last_loss = 0;    ///< of the last line of metrics.jsonl
   double last_metric = 0;  ///< of the last validation
   MetricWindow window;
-  std::string simd;       ///< target that the weights were computed on
-  double seconds = 0;     ///< spent training, over all runs; not compared
-  nn::ModelState stream;  ///< carried from update to update where the recipe says so; else fresh
+  std::string simd;              ///< target that the weights were computed on
+  std::string data_fingerprint;  ///< of the training data: TaskData::fingerprint() in hexadecimal; empty in checkpoints of before it was kept
+  double seconds = 0;            ///< spent training, over all runs; not compared
+  nn::ModelState stream;         ///< carried from update to update where the recipe says so; else fresh
 };
 
 /// RUN/checkpoints/step-NNNNNNNN. A checkpoint appears whole or not at all: it is written and fsynced under another name, then renamed.

@@ -77,6 +77,8 @@ class TaskData {
   virtual TaskBatch batch(std::span<const int64_t> examples) const = 0;
   /// Whether the examples are one stream: they are then evaluated one after the other with the model's state carried.
   virtual bool is_stream() const { return false; }
+  /// A checksum of all that batches are made of: a run goes on with the data that it began with.
+  virtual uint64_t fingerprint() const = 0;
 };
 
 /// What eval says beyond loss and metric.

@@ -23,11 +23,12 @@ constexpr int64_t kStreamBlock = 1024;
 class ByteData : public TaskData {
  public:
   ByteData(std::span<const uint8_t> part, int64_t block, int64_t context, bool whole_only, bool is_stream)
-      : blocks_(part, block, context, whole_only), is_stream_(is_stream) {}
+      : part_(part), blocks_(part, block, context, whole_only), is_stream_(is_stream) {}
 
   int64_t size() const override { return blocks_.size(); }
   std::span<const int64_t> offsets() const override { return blocks_.offsets(); }
   bool is_stream() const override { return is_stream_; }
+  uint64_t fingerprint() const override { return checksum(part_.data(), part_.size()); }
 
   TaskBatch batch(std::span<const int64_t> examples) const override {
     std::vector<int64_t> source, target, offsets{0};
@@ -45,6 +46,7 @@ class ByteData : public TaskData {
   }
 
  private:
+  std::span<const uint8_t> part_;
   data::ByteBlocks blocks_;
   bool is_stream_;
 };
@@ -52,7 +54,7 @@ class ByteData : public TaskData {
 class BytesTask : public Task {
  public:
   BytesTask(const config::Recipe& recipe, const fs::path& data_dir)
-      : data_(recipe.data), path_(data_dir.empty() ? fs::path(recipe.data.path) : data_dir) {}
+      : data_(recipe.data), lanes_(recipe.train.batch_size), path_(data_dir.empty() ? fs::path(recipe.data.path) : data_dir) {}
 
   const char* name() const override { return "bytes"; }
   const char* metric_name() const override { return "bits-per-byte"; }
@@ -113,9 +115,11 @@ class BytesTask : public Task {
     SEQBOAT_CHECK(!part.empty(), ErrorKind::kData, "{}: the {} part of its {} bytes is empty{}", path_.string(), split_word(split), file_->size(),
                   hint);
     if (to_train_on) {
-      SEQBOAT_CHECK(!data_.carry_state || static_cast<int64_t>(part.size()) >= data_.block_length, ErrorKind::kData,
-                    "{}: its training part has {} bytes, less than one block of data.block_length = {}", path_.string(), part.size(),
-                    data_.block_length);
+      const int64_t blocks = static_cast<int64_t>(part.size()) / data_.block_length;
+      SEQBOAT_CHECK(
+          !data_.carry_state || blocks >= lanes_, ErrorKind::kData,
+          "{}: its training part has {} bytes, {} blocks of data.block_length = {}: with data.carry_state expected at least train.batch_size = {}",
+          path_.string(), part.size(), blocks, data_.block_length, lanes_);
       splits_.insert_or_assign(split, ByteData(part, data_.block_length, 0, data_.carry_state, false));
     } else if (data_.context < 0) {
       splits_.insert_or_assign(split, ByteData(part, kStreamBlock, 0, false, true));
@@ -125,6 +129,7 @@ class BytesTask : public Task {
   }
 
   config::DataConfig data_;
+  int64_t lanes_;
   fs::path path_;
   std::optional<data::ByteFile> file_;
   std::map<Split, ByteData> splits_;

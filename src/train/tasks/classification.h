@@ -6,6 +6,7 @@
 
 #include <utility>
 
+#include "seqboat/base/file_io.h"
 #include "seqboat/data/batching.h"
 #include "seqboat/ops/ops.h"
 #include "seqboat/train/task.h"
@@ -19,6 +20,11 @@ class SequenceData : public TaskData {
   int64_t size() const override { return dataset_.size(); }
   std::span<const int64_t> offsets() const override { return dataset_.offsets; }
   const data::SequenceDataset& dataset() const { return dataset_; }
+  uint64_t fingerprint() const override {
+    uint64_t hash = checksum(dataset_.offsets.data(), dataset_.offsets.size() * sizeof(dataset_.offsets[0]));
+    hash = checksum(dataset_.tokens.data(), dataset_.tokens.size() * sizeof(dataset_.tokens[0]), hash);
+    return checksum(dataset_.labels.data(), dataset_.labels.size() * sizeof(dataset_.labels[0]), hash);
+  }
 
   /// Targets of single tokens in a sequence: (position, target) each. Given, they join every batch.
   using TokenTargets = std::vector<std::pair<int64_t, int64_t>> (*)(std::span<const int32_t>);

@@ -154,6 +154,23 @@ TEST(Model, LanguageModelWithItsOwnOutputAndAProjection) {
   EXPECT_TRUE(close(model->forward(batch, nullptr, {}), torch::linear(x, output.weight), Tolerance::sum<float>(16, magnitude)));
 }
 
+// With the pooling of the first token, asking at the first tokens is asking for the sequences.
+TEST(Model, ATokenQueryIsTheHeadAtThatToken) {
+  config::ModelConfig config = small_config("classification");
+  config.pool = "first";
+  const auto model = nn::make_model(config, 1);
+  const nn::PackedSequences batch = some_tokens(3, {5, 9, 2});
+  nn::TokenQuery query{.rows = torch::tensor({0, 5, 14}, torch::kInt64), .logits = {}};
+  nn::ForwardOptions options;
+  options.query = &query;
+  const Tensor logits = model->forward(batch, nullptr, options);
+  EXPECT_TRUE(same_bits(query.logits, logits));
+  query.rows = torch::tensor({15, 3}, torch::kInt64);
+  EXPECT_TRUE(same_bits(model->forward(batch, nullptr, options), logits));
+  EXPECT_EQ(query.logits.sizes(), (std::vector<int64_t>{2, 3}));
+  EXPECT_FALSE(torch::equal(query.logits, logits.narrow(0, 0, 2)));
+}
+
 TEST(Model, RejectsABatchOfTheWrongKind) {
   const auto tokens = some_tokens(1, {4, 2}), fewer = some_tokens(1, {4});
   nn::PackedSequences numbers;

@@ -28,7 +28,7 @@ config::Recipe tiny_bytes(const std::filesystem::path& file) {
   recipe.model.causal = true;
   recipe.model.position = "rotary";
   recipe.model.prenorm = true;
-  recipe.data.name = "bytes";
+  recipe.data = {.name = "bytes", .path = file.string()};
   recipe.data.block_length = 24;
   recipe.data.valid_share = 0.1;
   recipe.data.test_share = 0.1;
@@ -43,6 +43,8 @@ class BytesTask : public ::testing::Test {
     std::string text;
     for (int i = 0; i < 400; ++i) text += "line " + std::to_string(i * i % 97) + "\n";
     write_file_atomically(dir_ / "text", text);
+    for (int i = 0; i < 6000; ++i) text += "row " + std::to_string(i * i % 89) + "\n";
+    write_file_atomically(dir_ / "long", text);
   }
   config::Recipe recipe() const { return tiny_bytes(dir_ / "text"); }
 
@@ -94,28 +96,40 @@ TEST_F(BytesTask, AStreamIsTheWholeTextAtOnce) {
   Listener listener;
   ASSERT_EQ(train_tiny(recipe(), dir_ / "run", &listener), 0);
   const auto model = load_model(dir_ / "run" / "model");
+  // Several pieces: the state is carried from one to the next.
   config::Recipe stream = recipe();
+  stream.data.path = (dir_ / "long").string();
   stream.data.context = -1;
   const Evaluation result = evaluate_with(stream, *model);
-  // One block that is as long as the part: the same text in one forward.
-  config::Recipe whole = recipe();
+  ASSERT_GE(result.score.examples, 4);
+  // One block that is as long as the part: the same text in one forward. Each byte's loss has the same bits; they are added up piece by piece.
+  config::Recipe whole = stream;
+  whole.data.context = 0;
   whole.data.block_length = 1 << 20;
   const Evaluation at_once = evaluate_with(whole, *model);
+  EXPECT_EQ(at_once.score.examples, 1);
   EXPECT_EQ(result.score.count, at_once.score.count);
-  EXPECT_EQ(result.score.loss_sum, at_once.score.loss_sum);
+  EXPECT_NEAR(result.score.loss_sum, at_once.score.loss_sum, 1e-12 * at_once.score.loss_sum);
   EXPECT_EQ(result.activation_rate, at_once.activation_rate);
+  for (size_t layer = 0; layer < 2; ++layer)
+    EXPECT_NEAR(result.attention_span[layer], at_once.attention_span[layer], 1e-12 * at_once.attention_span[layer]);
+  // And the state matters: the same pieces by themselves are something else.
+  config::Recipe pieces = whole;
+  pieces.data.block_length = 1024;
+  const Evaluation alone = evaluate_with(pieces, *model);
+  EXPECT_EQ(alone.score.examples, result.score.examples);
+  EXPECT_GT(std::abs(alone.score.loss_sum - result.score.loss_sum), 1e-3);
 
-  // And a context of all but one byte gives each byte all that was before it.
-  config::Recipe context = recipe();
-  context.data.block_length = 100;
-  context.data.context = 99;
-  config::Recipe longer = context;
-  longer.data.block_length = 1000;
-  longer.data.context = 999;
-  const Evaluation shown = evaluate_with(longer, *model);
-  EXPECT_EQ(shown.score.count, result.score.count);
-  EXPECT_NEAR(shown.score.loss_sum, result.score.loss_sum, 1e-6 * result.score.loss_sum);
+  // A context that reaches to the beginning gives each byte all that was before it.
+  config::Recipe small = recipe();
+  small.data.context = -1;
+  const Evaluation streamed = evaluate_with(small, *model);
+  small.data.block_length = 1000;
+  small.data.context = 999;
+  const Evaluation shown = evaluate_with(small, *model);
+  EXPECT_EQ(shown.score.count, streamed.score.count);
   EXPECT_EQ(shown.score.examples, shown.score.count);
+  EXPECT_NEAR(shown.score.loss_sum, streamed.score.loss_sum, 1e-6 * streamed.score.loss_sum);
 }
 
 TEST_F(BytesTask, EveryByteCountsOnceWhateverTheContext) {
@@ -143,7 +157,7 @@ TEST_F(BytesTask, ARunThatCarriesItsStateIsItselfWhereverItIsInterrupted) {
     r.data.carry_state = true;
     r.data.context = -1;
     r.model.truncation = truncation;
-    r.train.steps = 14;  // 18 blocks a lane would be an epoch of 9 updates
+    r.train.steps = 14;  // 26 blocks a lane: the second epoch begins after 13 updates of two
     r.train.save_every = 3;
     const std::string name = "carried" + std::to_string(truncation);
     Listener listener;
@@ -164,6 +178,41 @@ TEST_F(BytesTask, ARunThatCarriesItsStateIsItselfWhereverItIsInterrupted) {
     EXPECT_FALSE(std::filesystem::exists(dir_ / (name + "fresh") / "checkpoints/step-00000014/stream.safetensors"));
     EXPECT_FALSE(read_file(dir_ / (name + "fresh") / "model/model.safetensors") == read_file(dir_ / (name + "whole") / "model/model.safetensors"));
   }
+}
+
+TEST_F(BytesTask, TheCarriedStateIsThatOfEveryLaneAndBeginsAnewWithTheEpoch) {
+  config::Recipe r = recipe();
+  r.data.carry_state = true;
+  r.train.save_every = 1;
+  r.train.keep = 100;
+  r.train.steps = 15;
+  Listener listener;
+  ASSERT_EQ(train_tiny(r, dir_ / "run", &listener), 0);
+  for (const int64_t step : {1, 5, 13, 14, 15}) {
+    const auto tensors = read_tensors(dir_ / "run/checkpoints" / CheckpointStore::name_of(step) / "stream.safetensors");
+    for (const NamedTensor& item : tensors) {
+      if (item.name != "time") continue;
+      const int64_t blocks = 2 * (step <= 13 ? step : step - 13);
+      EXPECT_TRUE(torch::equal(item.tensor, torch::full({4}, 24 * blocks, torch::kInt64))) << "after step " << step << ": " << item.tensor;
+    }
+    EXPECT_FALSE(tensors.empty());
+  }
+}
+
+TEST_F(BytesTask, ARunDoesNotGoOnWithOtherData) {
+  Listener listener;
+  config::Recipe r = recipe();
+  ASSERT_EQ(train_tiny(r, dir_ / "run", &listener), 0);
+  const std::string config = read_file(dir_ / "run/config.toml"), environment = read_file(dir_ / "run/environment.json");
+  r.train.steps = 20;
+  r.data.path = (dir_ / "long").string();
+  expect_error(ErrorKind::kModel, {"other training data", "long"}, [&] { train_tiny(r, dir_ / "run", &listener); });
+  EXPECT_EQ(read_file(dir_ / "run/config.toml"), config);
+  EXPECT_EQ(read_file(dir_ / "run/environment.json"), environment);
+  // A copy elsewhere is the same data.
+  write_file_atomically(dir_ / "copy", read_file(dir_ / "text"));
+  r.data.path = (dir_ / "copy").string();
+  EXPECT_EQ(train_tiny(r, dir_ / "run", &listener), 0);
 }
 
 TEST_F(BytesTask, ADamagedStreamIsADamagedCheckpoint) {
@@ -197,7 +246,9 @@ TEST_F(BytesTask, WhatCannotBeTrainedOnSaysSo) {
   r = recipe();
   r.data.carry_state = true;
   r.data.block_length = 1 << 20;
-  expect_error(ErrorKind::kData, {"less than one block of data.block_length = 1048576"}, [&] { load(r, {Split::kTrain, Split::kValid}); });
+  expect_error(ErrorKind::kData, {"0 blocks of data.block_length = 1048576", "train.batch_size = 4"}, [&] {
+    load(r, {Split::kTrain, Split::kValid});
+  });
   r = recipe();
   r.model.task = "classification";
   expect_error(ErrorKind::kConfig, {"language-model", "classification"}, [&] { make_task(r, {})->complete(&r.model); });

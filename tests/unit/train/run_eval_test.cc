@@ -99,7 +99,10 @@ TEST_F(RunEval, TakesARunAModelFolderOrACheckpoint) {
   EXPECT_EQ(file["shortcut_ladder"]["fitted_on"], "test itself");
   Listener listener;
   expect_error(ErrorKind::kUsage, {"--data"}, [&] { run_eval({.model = *dir_ / "bare"}, listener); });
-  expect_error(ErrorKind::kUsage, {"--set"}, [&] { run_eval({.model = *dir_ / "bare", .overrides = {"train.seed=1"}}, listener); });
+  expect_error(ErrorKind::kUsage, {"--set train.seed=1", "bare model folder", "[data]"},
+               [&] { run_eval({.model = *dir_ / "bare", .overrides = {"train.seed=1"}}, listener); });
+  expect_error(ErrorKind::kUsage, {"--set model.window_size=1", "decides"},
+               [&] { run_eval({.model = *dir_ / "run", .overrides = {"model.window_size=1"}}, listener); });
 }
 
 TEST_F(RunEval, OnlyTheFirstExamples) {

@@ -244,6 +244,33 @@ TEST_F(RunTrain, AccumulatingIsOneLargerBatch) {
   EXPECT_EQ(lines, 3);
 }
 
+// The steps of the calculation as targets of their own: another gradient, said in the metrics, and nothing of it in the exported model's shape.
+TEST_F(RunTrain, StepsOfTheCalculationAreLearned) {
+  Listener listener;
+  config::Recipe plain = recipe();
+  plain.model.pool = "first";
+  plain.train.steps = 60;
+  plain.optim.total_steps = 60;
+  plain.train.log_every = 30;
+  plain.train.eval_every = 0;
+  config::Recipe with_steps = plain;
+  with_steps.train.auxiliary_weight = 0.5;
+  EXPECT_EQ(train_tiny(plain, run("plain"), &listener), 0);
+  EXPECT_EQ(train_tiny(with_steps, run("steps"), &listener), 0);
+  EXPECT_EQ(read_file(run("plain") / "metrics.jsonl").find("auxiliary_loss"), std::string::npos);
+  std::vector<double> losses;
+  std::ifstream metrics(run("steps") / "metrics.jsonl");
+  for (std::string line; std::getline(metrics, line);) {
+    const auto json = nlohmann::json::parse(line);
+    if (!json.contains("split")) losses.push_back(json.at("auxiliary_loss"));
+  }
+  ASSERT_EQ(losses.size(), 2u);
+  EXPECT_LT(losses[1], losses[0]);
+  EXPECT_LT(losses[1], std::log(10.0));
+  EXPECT_EQ(read_file(run("plain") / "model/config.json"), read_file(run("steps") / "model/config.json"));
+  EXPECT_FALSE(read_file(run("plain") / "model/model.safetensors") == read_file(run("steps") / "model/model.safetensors"));
+}
+
 TEST_F(RunTrain, NoReadableCheckpointIsAnErrorThatHarmsNothing) {
   Listener listener;
   ASSERT_EQ(train_tiny(recipe(), run("a"), &listener, 2), 143);
