@@ -1,5 +1,7 @@
 #include "seqboat/nn/embedding.h"
 
+#include <ATen/Parallel.h>
+
 #include <cmath>
 
 #include "seqboat/nn/initialization.h"
@@ -39,23 +41,31 @@ SinusoidalPositionsImpl::SinusoidalPositionsImpl(int64_t dim) {
 }
 
 Tensor SinusoidalPositionsImpl::forward(const Tensor& x, const Tensor& positions) {
-  // A table a time step, gathered: the same bits wherever a token lies in the batch. Positions are packed from 0, so the longest sequence bounds it.
-  const int64_t longest = positions.numel() > 0 ? positions.max().item<int64_t>() + 1 : 0;
-  const int64_t half = inv_freq.size(0);
-  Tensor table = torch::empty({longest, 2 * half}, torch::kFloat64);
+  // A row for each time step between the first and the last, gathered; or one for each token where those lie far apart (streams at different times).
+  // The same bits either way, and no more memory at position 10^9 than at 0.
+  const int64_t tokens = positions.size(0), half = inv_freq.size(0);
+  const int64_t first = tokens > 0 ? positions.min().item<int64_t>() : 0, last = tokens > 0 ? positions.max().item<int64_t>() : -1;
+  const bool dense = last - first < tokens;
+  const Tensor times = dense ? torch::arange(first, last + 1, torch::kInt64) : positions.contiguous();
+  const int64_t* time = times.const_data_ptr<int64_t>();
+  Tensor table = torch::empty({times.size(0), 2 * half}, torch::kFloat64);
   const Tensor freq = inv_freq.to(torch::kFloat64).contiguous();
-  for (int64_t t = 0; t < longest; ++t) {
-    double* row = table.mutable_data_ptr<double>() + t * 2 * half;
-    for (int64_t i = 0; i < half; ++i) {
-      // As in float32 code, the angle is a product rounded to the model's precision; sine and cosine are exact for it.
-      double angle = static_cast<double>(t) * freq.const_data_ptr<double>()[i];
-      if (x.scalar_type() == torch::kFloat32)
-        angle = static_cast<double>(static_cast<float>(t) * static_cast<float>(freq.const_data_ptr<double>()[i]));
-      row[i] = std::sin(angle);
-      row[half + i] = std::cos(angle);
+  const double* frequency = freq.const_data_ptr<double>();
+  const bool is_float = x.scalar_type() == torch::kFloat32;
+  at::parallel_for(0, times.size(0), 64, [&](int64_t begin, int64_t end) {
+    for (int64_t t = begin; t < end; ++t) {
+      double* row = table.mutable_data_ptr<double>() + t * 2 * half;
+      for (int64_t i = 0; i < half; ++i) {
+        // As in float32 code, the angle is a product rounded to the model's precision; sine and cosine are exact for it.
+        double angle = static_cast<double>(time[t]) * frequency[i];
+        if (is_float) angle = static_cast<double>(static_cast<float>(time[t]) * static_cast<float>(frequency[i]));
+        row[i] = std::sin(angle);
+        row[half + i] = std::cos(angle);
+      }
     }
-  }
-  const Tensor rows = table.to(x.scalar_type()).index_select(0, positions);
+  });
+  const Tensor rounded = table.to(x.scalar_type());
+  const Tensor rows = dense ? rounded.index_select(0, positions - first) : rounded;
   // scale's gradient is a sum over everything: a (1, M D) x (M D, 1) product keeps its order fixed.
   const Tensor flat = ops::linear(rows.reshape({-1, 1}), scale.reshape({1, 1}), std::nullopt);
   return x + flat.reshape(x.sizes());

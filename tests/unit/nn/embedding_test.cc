@@ -55,5 +55,16 @@ TEST(SinusoidalPositions, AddScaledSinesThenCosines) {
   EXPECT_C10_ERROR(nn::SinusoidalPositions(7), "the width must be even, got 7");
 }
 
+// A stretch of neighbouring times and times far apart are looked up in two ways: the bits are the same, and neither needs a table from 0 on.
+TEST(SinusoidalPositions, TheSameBitsHoweverFarTheStreamIs) {
+  const nn::SinusoidalPositions positions(6);
+  torch::NoGradGuard no_grad;
+  const int64_t far = 1'000'000'000;
+  const Tensor x = torch::zeros({8, 6}), stretch = torch::arange(far, far + 8), apart = torch::cat({stretch.narrow(0, 0, 4), torch::arange(4)});
+  const Tensor together = nn::SinusoidalPositions(positions)(x, stretch), alone = nn::SinusoidalPositions(positions)(x, apart);
+  EXPECT_TRUE(test::same_bits(alone.narrow(0, 0, 4), together.narrow(0, 0, 4)));
+  EXPECT_TRUE(test::same_bits(alone.narrow(0, 4, 4), nn::SinusoidalPositions(positions)(x, torch::arange(8)).narrow(0, 0, 4)));
+}
+
 }  // namespace
 }  // namespace seqboat
