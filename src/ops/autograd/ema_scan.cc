@@ -22,8 +22,8 @@ struct EmaScan : torch::autograd::Function<EmaScan> {
     const Tensor grad_y = grads[0].defined() ? grads[0] : at::zeros_like(saved[0]);
     auto [gx, gq, gc, gomega, gstate, ghistory] =
         SEQBOAT_OP("_ema_scan_backward",
-                   EmaGradients(const Tensor&, const std::optional<Tensor>&, const Tensor&, const Tensor&, const Tensor&, const Tensor&, const Tensor&,
-                             int64_t, bool, const std::optional<Tensor>&, const std::optional<Tensor>&))
+                   EmaGradients(const Tensor&, const std::optional<Tensor>&, const Tensor&, const Tensor&, const Tensor&, const Tensor&,
+                                const Tensor&, int64_t, bool, const std::optional<Tensor>&, const std::optional<Tensor>&))
             .call(grad_y, optional(grads[1]), saved[0], saved[1], saved[2], saved[3], saved[4], ctx->saved_data["truncation"].toInt(),
                   ctx->saved_data["bidirectional"].toBool(), optional(saved[5]), optional(saved[6]));
     return {gx, Tensor(), gq, gc, gomega, Tensor(), Tensor(), gstate, ghistory};

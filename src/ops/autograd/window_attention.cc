@@ -24,8 +24,8 @@ struct WindowAttention : torch::autograd::Function<WindowAttention> {
     const std::optional<Tensor> table = s[5].defined() ? std::optional<Tensor>(s[5]) : std::nullopt;
     auto [gq, gk, gv, gtable] =
         SEQBOAT_OP("_window_attention_backward",
-                   AttentionGradients(const Tensor&, const Tensor&, const Tensor&, const Tensor&, const Tensor&, const Tensor&, const std::optional<Tensor>&,
-                             c10::string_view, int64_t, bool, c10::string_view, const Tensor&, const Tensor&))
+                   AttentionGradients(const Tensor&, const Tensor&, const Tensor&, const Tensor&, const Tensor&, const Tensor&,
+                                      const std::optional<Tensor>&, c10::string_view, int64_t, bool, c10::string_view, const Tensor&, const Tensor&))
             .call(grads[0], s[0], s[1], s[2], s[3], s[4], table, ctx->saved_data["bias"].toStringRef(), ctx->saved_data["window"].toInt(),
                   ctx->saved_data["causal"].toBool(), ctx->saved_data["function"].toStringRef(), s[6], s[7]);
     return {gq, gk, gv, Tensor(), Tensor(), gtable, Tensor(), Tensor(), Tensor(), Tensor()};
