@@ -9,16 +9,9 @@ import subprocess
 import time
 import unittest
 
-from support import BINARY, HAS_TRAIN, CliTest
+from support import BINARY, HAS_TRAIN, TINY_LISTOPS, CliTest
 
-TINY = {
-    "model.d_model": 16, "model.d_hidden": 24, "model.d_attn": 8, "model.d_state": 4, "model.n_layers": 2, "model.window_size": 8,
-    "model.max_positions": 64, "model.dropout": 0.1, "task.d_classifier": 16, "router.temperature_init": 1.0,
-    "data.min_length": 4, "data.max_length": 40, "data.max_depth": 3, "data.max_args": 4,
-    "data.train_examples": 400, "data.valid_examples": 60, "data.test_examples": 60,
-    "train.batch_size": 8, "train.steps": 300, "optim.total_steps": 300, "optim.warmup": 5, "train.eval_every": 20, "train.save_every": 5,
-    "train.log_every": 3, "train.keep": 2,
-}
+SETTINGS = {**TINY_LISTOPS, "train.steps": 300, "optim.total_steps": 300, "train.save_every": 5, "train.log_every": 3}
 KILLS = 20
 
 
@@ -26,7 +19,7 @@ KILLS = 20
 class Kill(CliTest):
     def start(self, name):
         words = [BINARY, "train", "lra/listops-short", "--out", str(self.dir / name), "--threads", "1", "--quiet"]
-        for key, value in TINY.items():
+        for key, value in SETTINGS.items():
             words += ["--set", f"{key}={json.dumps(value)}"]
         return subprocess.Popen(words, env={**os.environ, "XDG_CACHE_HOME": str(self.dir / "cache")}, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
 

@@ -31,6 +31,17 @@ MODEL_CONFIG = {
 }
 
 
+# What is set on a recipe of ListOps so that a run takes a second or two and has everything that a long one has.
+TINY_LISTOPS = {
+    "model.d_model": 16, "model.d_hidden": 24, "model.d_attn": 8, "model.d_state": 4, "model.n_layers": 2, "model.window_size": 8,
+    "model.max_positions": 64, "model.dropout": 0.1, "task.d_classifier": 16, "router.temperature_init": 1.0,
+    "data.min_length": 4, "data.max_length": 40, "data.max_depth": 3, "data.max_args": 4,
+    "data.train_examples": 400, "data.valid_examples": 60, "data.test_examples": 60,
+    "train.batch_size": 8, "train.steps": 60, "optim.total_steps": 60, "optim.warmup": 5, "train.eval_every": 20, "train.save_every": 10,
+    "train.log_every": 5, "train.keep": 2,
+}
+
+
 def parameter_count(c):
     """Counted by hand from the shapes of a post-norm layernorm classifier of tokens with a simple position bias."""
     d, h, z, n = c["d_model"], c["d_hidden"], c["d_attn"], c["d_state"]

@@ -8,22 +8,13 @@ import subprocess
 import time
 import unittest
 
-from support import BINARY, HAS_TRAIN, CliTest, read_events
-
-TINY = {
-    "model.d_model": 16, "model.d_hidden": 24, "model.d_attn": 8, "model.d_state": 4, "model.n_layers": 2, "model.window_size": 8,
-    "model.max_positions": 64, "model.dropout": 0.1, "task.d_classifier": 16, "router.temperature_init": 1.0,
-    "data.min_length": 4, "data.max_length": 40, "data.max_depth": 3, "data.max_args": 4,
-    "data.train_examples": 400, "data.valid_examples": 60, "data.test_examples": 60,
-    "train.batch_size": 8, "train.steps": 60, "optim.total_steps": 60, "optim.warmup": 5, "train.eval_every": 20, "train.save_every": 10,
-    "train.log_every": 5, "train.keep": 2,
-}
+from support import BINARY, HAS_TRAIN, TINY_LISTOPS, CliTest, read_events
 
 
 @unittest.skipUnless(HAS_TRAIN, "this build has no LibTorch: no train, no eval")
 class Training(CliTest):
     def arguments(self, name, **changes):
-        settings = {**TINY, **{key.replace("__", "."): value for key, value in changes.items()}}
+        settings = {**TINY_LISTOPS, **{key.replace("__", "."): value for key, value in changes.items()}}
         words = ["train", "lra/listops-short", "--out", self.dir / name, "--threads", settings.pop("threads", 1)]
         for key, value in settings.items():
             words += ["--set", f"{key}={json.dumps(value) if not isinstance(value, str) else value}"]
@@ -211,7 +202,7 @@ class Training(CliTest):
         self.assertEqual((self.newest("run").name, self.weights("run")), (checkpoint, before))
         self.assertEqual(self.json_of("eval", self.dir / "run")["examples"], 60)
         # A file that grows, before the first checkpoint.
-        self.expect(7, *self.arguments("lines", train__log_every=1, train__save_every=1000, train__eval_every=1000), "--quiet", parts=[self.dir / "lines"], preexec_fn=limit)
+        self.expect(7, *self.arguments("lines", train__log_every=1, train__save_every=1000, train__eval_every=1000), "--quiet", parts=[self.dir / "lines" / "events.out.tfevents"], preexec_fn=limit)
         self.train("run", train__steps=60)
         self.assertEqual(self.newest("run").name, "step-00000060")
 
