@@ -11,6 +11,7 @@
 #include <ATen/ops/zeros_like.h>
 
 #include <algorithm>
+#include <atomic>
 #include <cstdint>
 #include <cstdlib>
 #include <memory>
@@ -31,6 +32,16 @@ void parallel_for(int64_t n, int64_t grain, const F& f) {
   at::parallel_for(0, n, grain, [&](int64_t begin, int64_t end) {
     kernels::FlushDenormals flush;
     f(begin, end);
+  });
+}
+
+/// f(task) for each task of [0, n), whichever thread is free taking the next one: for tasks of unequal cost. Results must not depend on who runs
+/// which.
+template <class F>
+void parallel_tasks(int64_t n, const F& f) {
+  std::atomic<int64_t> next{0};
+  parallel_for(std::min<int64_t>(n, at::get_num_threads()), 1, [&](int64_t, int64_t) {
+    for (int64_t task = next.fetch_add(1); task < n; task = next.fetch_add(1)) f(task);
   });
 }
 

@@ -1,7 +1,9 @@
 #pragma once
 
 #include <array>
+#include <atomic>
 #include <cstddef>
+#include <cstdint>
 #include <string_view>
 
 /// Where the time of a step goes: wall-clock by kind of work, for `seqboat bench --phases`. Off unless started; then a scope costs two readings of a
@@ -20,6 +22,35 @@ void start_phases() noexcept;
 
 /// Ends the counting: milliseconds of each phase since start_phases(). Their sum is the wall-clock between the two calls.
 std::array<double, kPhases> stop_phases() noexcept;
+
+/// One parallel pass over blocks of rows does several kinds of work. Its wall-clock is divided among them in proportion to what the threads spent on
+/// each, by their laps. Stands in the calling thread as PhaseScope does; the laps are the workers'.
+class PhaseSplit {
+ public:
+  PhaseSplit() noexcept;
+  ~PhaseSplit();
+  PhaseSplit(const PhaseSplit&) = delete;
+  PhaseSplit& operator=(const PhaseSplit&) = delete;
+
+  /// A worker's watch, begun when it is made: done(phase) books the time since the last call to the phase. Free where nothing is counted.
+  class Laps {
+   public:
+    explicit Laps(PhaseSplit& split) noexcept;
+    void done(Phase phase) noexcept {
+      if (split_.counting_) book(phase);
+    }
+
+   private:
+    void book(Phase phase) noexcept;
+    PhaseSplit& split_;
+    int64_t last_;
+  };
+
+ private:
+  bool counting_;
+  int64_t begin_;
+  std::array<std::atomic<int64_t>, kPhases> ns_{};
+};
 
 class PhaseScope {
  public:

@@ -3,33 +3,33 @@
 #include <torch/library.h>
 
 #include "ops/common.h"
-#include "seqboat/kernels/elementwise.h"
+#include "ops/cpu/attention_passes.h"
 
 namespace seqboat::ops {
-namespace {
 
-using at::Tensor;
 using kernels::AttentionFunction;
 using kernels::PositionBias;
-using kernels::WindowAttentionShape;
 
-// Gradients of the bias table are summed within this many fixed groups of query blocks, whatever the thread count, and the groups added in order.
-constexpr int64_t kBiasGroups = 32;
-constexpr int64_t kRotaryGrain = 256;
-
-AttentionFunction parse_function(c10::string_view function) {
+AttentionFunction parse_attention_function(c10::string_view function) {
   if (function == "softmax") return AttentionFunction::kSoftmax;
   if (function == "relu2") return AttentionFunction::kRelu2;
   if (function == "laplace") return AttentionFunction::kLaplace;
   TORCH_CHECK(false, "seqboat::window_attention: function must be softmax, relu2 or laplace, got '", function, "'");
 }
 
-PositionBias parse_bias(c10::string_view bias) {
+PositionBias parse_position_bias(c10::string_view bias) {
   if (bias == "none") return PositionBias::kNone;
   if (bias == "simple") return PositionBias::kOriginalDistance;
   if (bias == "local") return PositionBias::kWindowDistance;
   TORCH_CHECK(false, "seqboat::window_attention: bias must be none, simple or local, got '", bias, "'");
 }
+
+namespace {
+
+using at::Tensor;
+using kernels::WindowAttentionShape;
+
+constexpr int64_t kRotaryGrain = 256;
 
 WindowAttentionShape check_and_shape(const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& positions, const Tensor& active_cu_seqlens,
                                      const std::optional<Tensor>& bias_table, c10::string_view bias, int64_t window, bool causal,
@@ -52,8 +52,8 @@ WindowAttentionShape check_and_shape(const Tensor& q, const Tensor& k, const Ten
   shape.d_hidden = shape.v_stride = shape.out_stride = v.size(1);
   shape.window = window;
   shape.causal = causal;
-  shape.function = parse_function(function);
-  shape.bias = parse_bias(bias);
+  shape.function = parse_attention_function(function);
+  shape.bias = parse_position_bias(bias);
   if (shape.bias != PositionBias::kNone) {
     TORCH_CHECK(present(bias_table) && bias_table->dim() == 1 && bias_table->size(0) % 2 == 1 && bias_table->scalar_type() == q.scalar_type(),
                 "seqboat::window_attention: bias_table must be (2M-1) ", q.scalar_type(), ", got ", bias_table.value_or(Tensor()).sizes());
@@ -67,8 +67,8 @@ WindowAttentionShape check_and_shape(const Tensor& q, const Tensor& k, const Ten
 }
 
 template <class T>
-T* attention_workspace(const WindowAttentionShape& shape) {
-  return thread_workspace<T>(kernels::window_attention_workspace_size<T>(shape));
+AttentionInput<T> input_of(const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& positions, const std::optional<Tensor>& table) {
+  return {q.const_data_ptr<T>(), k.const_data_ptr<T>(), v.const_data_ptr<T>(), positions.const_data_ptr<int64_t>(), data_or_null<T>(table)};
 }
 
 std::tuple<Tensor, Tensor> window_attention_cpu(const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& positions,
@@ -80,12 +80,8 @@ std::tuple<Tensor, Tensor> window_attention_cpu(const Tensor& q, const Tensor& k
   Tensor out = at::empty_like(vc);
   Tensor lse = at::empty({shape.function == AttentionFunction::kSoftmax ? q.size(0) : 0}, q.options());
   SEQBOAT_DISPATCH(q, "seqboat::window_attention", [&] {
-    parallel_for(kernels::window_attention_items(shape), 1, [&](int64_t begin, int64_t end) {
-      kernels::window_attention_fwd<scalar_t>(shape, begin, end, qc.const_data_ptr<scalar_t>(), kc.const_data_ptr<scalar_t>(),
-                                              vc.const_data_ptr<scalar_t>(), positions.const_data_ptr<int64_t>(), data_or_null<scalar_t>(table),
-                                              out.mutable_data_ptr<scalar_t>(), lse.mutable_data_ptr<scalar_t>(),
-                                              attention_workspace<scalar_t>(shape));
-    });
+    attention_forward<scalar_t>(shape, input_of<scalar_t>(qc, kc, vc, positions, table), out.mutable_data_ptr<scalar_t>(),
+                                lse.mutable_data_ptr<scalar_t>());
   });
   return {out, lse};
 }
@@ -98,38 +94,13 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> window_attention_backward_cpu(const T
   const WindowAttentionShape shape = check_and_shape(q, k, v, positions, active_cu_seqlens, bias_table, bias, window, causal, function);
   const Tensor qc = q.contiguous(), kc = k.contiguous(), vc = v.contiguous(), gout = grad_out.contiguous(), oc = out.contiguous();
   const auto table = contiguous(bias_table);
-  const bool has_bias = shape.bias != PositionBias::kNone;
-  Tensor gq = at::empty_like(qc), gk = at::empty_like(kc), gv = at::empty_like(vc), gtable, delta = at::empty({q.size(0)}, q.options());
-  const int64_t items = kernels::window_attention_items(shape);
-  const int64_t groups = std::min(items, kBiasGroups);
-  Tensor partial;
-  if (has_bias) {
-    gtable = at::zeros_like(*table);
-    partial = at::zeros({groups, gtable.size(0)}, q.options());
-  }
+  Tensor gq = at::empty_like(qc), gk = at::empty_like(kc), gv = at::empty_like(vc), gtable;
+  if (shape.bias != PositionBias::kNone) gtable = at::empty_like(*table);
   SEQBOAT_DISPATCH(q, "seqboat::_window_attention_backward", [&] {
     using T = scalar_t;
-    const T* qp = qc.const_data_ptr<T>();
-    const T* kp = kc.const_data_ptr<T>();
-    const T* vp = vc.const_data_ptr<T>();
-    const T* gp = gout.const_data_ptr<T>();
-    const int64_t* at_time = positions.const_data_ptr<int64_t>();
-    parallel_for(groups, 1, [&](int64_t first, int64_t last) {
-      for (int64_t group = first; group < last; ++group)
-        kernels::window_attention_bwd_q<T>(shape, group * items / groups, (group + 1) * items / groups, qp, kp, vp, at_time, data_or_null<T>(table),
-                                           oc.const_data_ptr<T>(), lse.const_data_ptr<T>(), gp, gq.mutable_data_ptr<T>(),
-                                           has_bias ? partial.mutable_data_ptr<T>() + group * gtable.size(0) : nullptr, delta.mutable_data_ptr<T>(),
-                                           attention_workspace<T>(shape));
-    });
-    parallel_for(items, 1, [&](int64_t begin, int64_t end) {
-      kernels::window_attention_bwd_kv<T>(shape, begin, end, qp, kp, vp, at_time, data_or_null<T>(table), lse.const_data_ptr<T>(),
-                                          delta.const_data_ptr<T>(), gp, gk.mutable_data_ptr<T>(), gv.mutable_data_ptr<T>(),
-                                          attention_workspace<T>(shape));
-    });
-    if (has_bias && groups > 0) {
-      const int64_t entries = gtable.size(0);
-      kernels::column_sum<T>(groups, entries, entries, 0, entries, partial.const_data_ptr<T>(), gtable.mutable_data_ptr<T>());
-    }
+    attention_backward<T>(shape, input_of<T>(qc, kc, vc, positions, table), oc.const_data_ptr<T>(), lse.const_data_ptr<T>(), gout.const_data_ptr<T>(),
+                          gq.mutable_data_ptr<T>(), gk.mutable_data_ptr<T>(), gv.mutable_data_ptr<T>(),
+                          gtable.defined() ? gtable.mutable_data_ptr<T>() : nullptr);
   });
   return {gq, gk, gv, gtable};
 }

@@ -1,0 +1,269 @@
+// The fused layer's checks, and from tensors to plain pointers and back.
+
+#include <torch/library.h>
+
+#include <cmath>
+
+#include "ops/cpu/layer_view.h"
+#include "ops/layer_arguments.h"
+
+namespace seqboat::ops {
+namespace {
+
+using at::Tensor;
+using torch::jit::Stack;
+
+constexpr const char* kName = "seqboat_layer";
+
+void check_shape(const char* name, const Tensor& t, at::IntArrayRef shape, at::ScalarType dtype) {
+  TORCH_CHECK(t.defined() && t.sizes() == shape && t.scalar_type() == dtype, "seqboat::seqboat_layer: ", name, " must be ", shape, " ", dtype,
+              ", got ", t.defined() ? t.sizes() : at::IntArrayRef(), " ", t.defined() ? toString(t.scalar_type()) : "nothing");
+}
+
+void check_arguments(const SeqBoatLayerArguments& a) {
+  check_floating(kName, "x", a.x);
+  check_matrix(kName, "x", a.x);
+  check_offsets(kName, a.cu_seqlens, a.x.size(0));
+  const auto dtype = a.x.scalar_type();
+  const int64_t tokens = a.x.size(0), d = a.x.size(1);
+  TORCH_CHECK(a.qk_gamma.defined() && a.qk_gamma.dim() == 2 && a.out_weight.defined() && a.out_weight.dim() == 2 && a.ema_q.dim() == 2,
+              "seqboat::seqboat_layer: qk_gamma must be (2, Z), out_weight (D, H) and ema_q (D, N)");
+  const int64_t z = a.qk_gamma.size(1), h = a.out_weight.size(1), n = a.ema_q.size(1), channels = a.causal ? d : 2 * d;
+  check_shape("positions", a.positions, {tokens}, at::kLong);
+  check_shape("sequence_ids", a.sequence_ids, {tokens}, at::kLong);
+  if (a.forced.defined()) check_shape("forced", a.forced, {tokens}, at::kByte);
+  check_shape("ema_q", a.ema_q, {channels, n}, dtype);
+  check_shape("ema_c", a.ema_c, {channels, n}, dtype);
+  check_shape("ema_omega", a.ema_omega, {d}, dtype);
+  if (a.router_weight.defined()) {
+    check_shape("router_weight", a.router_weight, {2, d}, dtype);
+    check_shape("router_bias", a.router_bias, {2}, dtype);
+    check_shape("log_temperature", a.log_temperature, {1}, dtype);
+  }
+  check_shape("skip_weight", a.skip_weight, {d, d}, dtype);
+  check_shape("skip_bias", a.skip_bias, {d}, dtype);
+  check_shape("in_weight", a.in_weight, {z + 2 * h, d}, dtype);
+  check_shape("in_bias", a.in_bias, {z + 2 * h}, dtype);
+  check_shape("qk_gamma", a.qk_gamma, {2, z}, dtype);
+  check_shape("qk_beta", a.qk_beta, {2, z}, dtype);
+  check_shape("out_weight", a.out_weight, {d, h}, dtype);
+  check_shape("out_bias", a.out_bias, {d}, dtype);
+  const bool batch_norm = a.norm == "batchnorm";
+  TORCH_CHECK(batch_norm || a.norm == "layernorm" || a.norm == "scalenorm" || a.norm == "rmsnorm",
+              "seqboat::seqboat_layer: norm must be layernorm, scalenorm, rmsnorm or batchnorm, got '", a.norm, "'");
+  TORCH_CHECK(!batch_norm || a.prenorm,
+              "seqboat::seqboat_layer: batchnorm must come first (prenorm): the statistics of a last one are not known before");
+  if (a.norm_weight.defined()) check_shape("norm_weight", a.norm_weight, {a.norm == "scalenorm" ? 1 : d}, dtype);
+  if (a.norm_bias.defined()) check_shape("norm_bias", a.norm_bias, {d}, dtype);
+  if (batch_norm) {
+    check_shape("norm_mean", a.norm_mean, {d}, dtype);
+    check_shape("norm_var", a.norm_var, {d}, dtype);
+  }
+  TORCH_CHECK(a.truncation >= 0, "seqboat::seqboat_layer: truncation must be 0 (none) or positive, got ", a.truncation);
+  TORCH_CHECK(a.window != 0, "seqboat::seqboat_layer: window must be positive, or negative for full attention, got 0");
+  TORCH_CHECK(a.position == "simple" || a.position == "local" || a.position == "rotary",
+              "seqboat::seqboat_layer: position must be simple, local or rotary, got '", a.position, "'");
+  if (a.position == "rotary") {
+    TORCH_CHECK(z % 2 == 0, "seqboat::seqboat_layer: rotary positions need an even Z, got ", z);
+    TORCH_CHECK(!a.bias_table.defined(), "seqboat::seqboat_layer: rotary positions have no bias_table");
+  } else {
+    TORCH_CHECK(a.bias_table.defined() && a.bias_table.dim() == 1 && a.bias_table.size(0) % 2 == 1 && a.bias_table.scalar_type() == dtype,
+                "seqboat::seqboat_layer: bias_table must be (2M-1) ", dtype);
+    TORCH_CHECK(a.position != "local" || (a.window > 0 && a.bias_table.size(0) == 6 * a.window - 1),
+                "seqboat::seqboat_layer: local positions need a window W and a table of 6W-1 entries, got W = ", a.window, " and ",
+                a.bias_table.size(0));
+  }
+  TORCH_CHECK(a.dropout >= 0 && a.dropout < 1, "seqboat::seqboat_layer: dropout must lie in [0, 1), got ", a.dropout);
+  TORCH_CHECK(a.random.size() == 5, "seqboat::seqboat_layer: random must hold seed, update, micro-batch, layer and site, got ", a.random.size(),
+              " numbers");
+}
+
+/// The same arguments, every tensor contiguous.
+SeqBoatLayerArguments contiguous_arguments(SeqBoatLayerArguments a) {
+  for_each_argument(a, [](auto& value) {
+    if constexpr (std::is_same_v<std::decay_t<decltype(value)>, Tensor>) {
+      if (value.defined()) value = value.contiguous();
+    }
+  });
+  return a;
+}
+
+template <class T>
+const T* data(const Tensor& t) {
+  return t.defined() ? t.const_data_ptr<T>() : nullptr;
+}
+
+kernels::RowNorm row_norm_of(const std::string& norm) {
+  if (norm == "scalenorm") return kernels::RowNorm::kScaleNorm;
+  if (norm == "rmsnorm") return kernels::RowNorm::kRmsNorm;
+  return kernels::RowNorm::kLayerNorm;
+}
+
+/// rstd: storage for batch norm's 1 / sqrt(var + eps).
+template <class T>
+LayerView<T> make_view(const SeqBoatLayerArguments& a, std::vector<T>* rstd) {
+  LayerView<T> v{};
+  v.batch = a.cu_seqlens.size(0) - 1;
+  v.tokens = a.x.size(0);
+  v.dim = a.x.size(1);
+  v.d_attn = a.qk_gamma.size(1);
+  v.d_hidden = a.out_weight.size(1);
+  v.width = v.d_attn + 2 * v.d_hidden;
+  v.cu_seqlens = data<int64_t>(a.cu_seqlens);
+  v.positions = data<int64_t>(a.positions);
+  v.sequence_ids = data<int64_t>(a.sequence_ids);
+  v.forced = data<uint8_t>(a.forced);
+  v.x = data<T>(a.x);
+  v.norm_weight = data<T>(a.norm_weight);
+  v.norm_bias = data<T>(a.norm_bias);
+  v.norm_mean = data<T>(a.norm_mean);
+  v.router_weight = data<T>(a.router_weight);
+  v.router_bias = data<T>(a.router_bias);
+  v.log_temperature = data<T>(a.log_temperature);
+  v.skip_weight = data<T>(a.skip_weight);
+  v.skip_bias = data<T>(a.skip_bias);
+  v.in_weight = data<T>(a.in_weight);
+  v.in_bias = data<T>(a.in_bias);
+  v.qk_gamma = data<T>(a.qk_gamma);
+  v.qk_beta = data<T>(a.qk_beta);
+  v.bias_table = data<T>(a.bias_table);
+  v.out_weight = data<T>(a.out_weight);
+  v.out_bias = data<T>(a.out_bias);
+  v.is_batch_norm = a.norm == "batchnorm";
+  v.row_norm = row_norm_of(a.norm);
+  if (v.is_batch_norm) {
+    for (int64_t j = 0; j < v.dim; ++j) rstd->push_back(static_cast<T>(1.0 / std::sqrt(static_cast<double>(data<T>(a.norm_var)[j]) + a.eps)));
+    v.norm_rstd = rstd->data();
+  }
+  v.prenorm = a.prenorm;
+  v.batch_stats = a.batch_stats;
+  v.causal = a.causal;
+  v.rotary = a.position == "rotary";
+  v.has_router = a.router_weight.defined();
+  v.eps = a.eps;
+  v.act_bias = a.act_bias;
+  v.dropout = a.dropout;
+  v.random = {static_cast<uint64_t>(a.random[0]), static_cast<uint64_t>(a.random[1]), static_cast<uint32_t>(a.random[2]),
+              static_cast<uint32_t>(a.random[3]), static_cast<uint32_t>(a.random[4])};
+  v.ema = {.batch = v.batch,
+           .cu_seqlens = v.cu_seqlens,
+           .channels = v.dim,
+           .n_state = a.ema_q.size(1),
+           .truncation = a.truncation,
+           .bidirectional = !a.causal,
+           .q = data<T>(a.ema_q),
+           .c = data<T>(a.ema_c),
+           .omega = data<T>(a.ema_omega)};
+  kernels::WindowAttentionShape& shape = v.attention;
+  shape.batch = v.batch;
+  shape.d_attn = shape.q_stride = shape.k_stride = v.d_attn;
+  shape.d_hidden = shape.out_stride = v.d_hidden;
+  shape.v_stride = v.width;
+  shape.window = a.window;
+  shape.causal = a.causal;
+  shape.function = parse_attention_function(a.function);
+  shape.bias = v.rotary ? kernels::PositionBias::kNone : parse_position_bias(a.position);
+  shape.max_positions = v.rotary ? 0 : (a.bias_table.size(0) + 1) / 2;
+  return v;
+}
+
+/// keep: "nothing" (no backward comes), "inputs" or "activations".
+struct Kept {
+  Tensor y, active, probability, tokens, active_tokens;
+};
+
+Kept run_forward(const SeqBoatLayerArguments& given, bool keeps_activations) {
+  check_arguments(given);
+  const SeqBoatLayerArguments a = contiguous_arguments(given);
+  const int64_t tokens = a.x.size(0), d = a.x.size(1), routed = a.router_weight.defined() ? tokens : 0;
+  const auto empty = [&](int64_t count) { return at::empty({count}, a.x.options()); };
+  Kept out{at::empty_like(a.x), at::empty({routed}, a.x.options().dtype(at::kByte)), empty(routed), empty(0), empty(0)};
+  SEQBOAT_DISPATCH(a.x, "seqboat::seqboat_layer", [&] {
+    using T = scalar_t;
+    std::vector<T> rstd;
+    const LayerView<T> v = make_view<T>(a, &rstd);
+    Scratch& scratch = Scratch::mine();
+    const Scratch::Frame frame(scratch);
+    if (keeps_activations) out.tokens = empty(KeptTokens<T>::size(tokens, d));
+    T* kept_tokens = keeps_activations ? out.tokens.mutable_data_ptr<T>() : scratch.take<T>(KeptTokens<T>::size(tokens, d));
+    layer_forward<T>(v, KeptTokens<T>(kept_tokens, tokens, d),
+                     [&](int64_t count) {
+                       const int64_t size = KeptActive<T>::size(count, v.width, v.d_hidden);
+                       if (!keeps_activations) return scratch.take<T>(size);
+                       out.active_tokens = empty(size);
+                       return out.active_tokens.mutable_data_ptr<T>();
+                     },
+                     {out.y.mutable_data_ptr<T>(), routed > 0 ? out.active.mutable_data_ptr<uint8_t>() : nullptr,
+                      routed > 0 ? out.probability.mutable_data_ptr<T>() : nullptr});
+  });
+  return out;
+}
+
+std::vector<Tensor> run_backward(const Tensor& grad_y, const Tensor& grad_probability, const Tensor& active, const Tensor& kept_tokens,
+                                 const Tensor& kept_active, const SeqBoatLayerArguments& given) {
+  SeqBoatLayerArguments a = contiguous_arguments(given);
+  Tensor tokens = kept_tokens, active_tokens = kept_active;
+  if (tokens.numel() == 0 && a.x.numel() > 0) {  // only the inputs were kept
+    SeqBoatLayerArguments again = a;
+    again.forced = a.router_weight.defined() ? active : Tensor();
+    Kept kept = run_forward(again, true);
+    tokens = kept.tokens;
+    active_tokens = kept.active_tokens;
+  }
+  const Tensor gy = grad_y.contiguous(), gp = grad_probability.defined() ? grad_probability.contiguous() : grad_probability;
+  std::vector<Tensor> grads;
+  std::apply([&](const auto&... parameter) { (grads.push_back(parameter.defined() ? at::empty_like(parameter) : Tensor()), ...); },
+             layer_parameters(a));
+  SEQBOAT_DISPATCH(a.x, "seqboat::_seqboat_layer_backward", [&] {
+    using T = scalar_t;
+    std::vector<T> rstd;
+    const LayerView<T> v = make_view<T>(a, &rstd);
+    size_t next = 0;
+    const auto take = [&]() -> T* {
+      const Tensor& grad = grads[next++];
+      return grad.defined() ? grad.mutable_data_ptr<T>() : nullptr;
+    };
+    // Braces evaluate in order, which is that of layer_parameters.
+    const LayerGradients<T> out{take(), take(), take(), take(), take(), take(), take(), take(), take(),
+                                take(), take(), take(), take(), take(), take(), take(), take(), take()};
+    layer_backward<T>(v, KeptTokens<T>(tokens.mutable_data_ptr<T>(), v.tokens, v.dim), active_tokens.mutable_data_ptr<T>(),
+                      v.has_router ? active.const_data_ptr<uint8_t>() : nullptr, gy.const_data_ptr<T>(), data<T>(gp), out);
+  });
+  return grads;
+}
+
+Tensor pop_tensor(Stack* stack) {
+  const c10::IValue value = torch::jit::pop(*stack);
+  return value.isNone() ? Tensor() : value.toTensor();
+}
+
+void layer_cpu(const c10::OperatorHandle&, Stack* stack) {
+  const Kept out = run_forward(pop_arguments(stack), false);
+  torch::jit::push(*stack, out.y, out.active, out.probability);
+}
+
+void layer_forward_cpu(const c10::OperatorHandle&, Stack* stack) {
+  const SeqBoatLayerArguments arguments = pop_arguments(stack);
+  const Kept out = run_forward(arguments, !arguments.keep_inputs_only);
+  torch::jit::push(*stack, out.y, out.active, out.probability, out.tokens, out.active_tokens);
+}
+
+void layer_backward_cpu(const c10::OperatorHandle&, Stack* stack) {
+  const SeqBoatLayerArguments arguments = pop_arguments(stack);
+  const Tensor kept_active = pop_tensor(stack), kept_tokens = pop_tensor(stack), active = pop_tensor(stack);
+  const Tensor grad_probability = pop_tensor(stack), grad_y = pop_tensor(stack);
+  c10::List<std::optional<Tensor>> out;
+  for (const Tensor& grad : run_backward(grad_y, grad_probability, active, kept_tokens, kept_active, arguments))
+    out.push_back(grad.defined() ? std::optional<Tensor>(grad) : std::nullopt);
+  torch::jit::push(*stack, std::move(out));
+}
+
+}  // namespace
+
+TORCH_LIBRARY_IMPL(seqboat, CPU, m) {
+  m.impl("seqboat_layer", torch::CppFunction::makeFromBoxedFunction<&layer_cpu>());
+  m.impl("_seqboat_layer_forward", torch::CppFunction::makeFromBoxedFunction<&layer_forward_cpu>());
+  m.impl("_seqboat_layer_backward", torch::CppFunction::makeFromBoxedFunction<&layer_backward_cpu>());
+}
+
+}  // namespace seqboat::ops

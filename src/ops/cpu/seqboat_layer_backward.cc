@@ -1,0 +1,388 @@
+// The fused layer, backward. With g = attention * r, h = out_proj(g), b = skip + extract(p h), y = SiLU(b + x):
+//
+//   dpre = dy SiLU'(pre)                     dx  = dpre + (through norm and EMA)
+//   dg   = p (db out_proj)                   dp  = (db out_proj) . g + db . out_bias        so h itself is not needed
+//   dm   = db skip_proj + du router_proj + extract(dbase in_proj)
+//   dema = dm SiLU'(ema_out)
+//
+// (dropouts stand where the forward has them). Weight gradients are sums over tokens: a chunk of kChunkRows tokens is one task with partial sums of
+// its own, block after block while the block is in the cache, and the chunks are added in order.
+
+#include "ops/cpu/layer_view.h"
+#include "seqboat/kernels/compress.h"
+#include "seqboat/kernels/elementwise.h"
+#include "seqboat/kernels/gated_rows.h"
+#include "seqboat/kernels/router.h"
+
+namespace seqboat::ops {
+namespace {
+
+using kernels::Activation;
+using kernels::RowNorm;
+
+int64_t chunks_of(int64_t rows) {
+  return (rows + kChunkRows - 1) / kChunkRows;
+}
+
+/// Partial sums of several parameters, a row of them a chunk.
+template <class T>
+class PartialSums {
+ public:
+  /// parts: size of each parameter and where its gradient goes (nullptr: nowhere).
+  PartialSums(Scratch& scratch, int64_t chunks, std::vector<std::pair<int64_t, T*>> parts) : chunks_(chunks), parts_(std::move(parts)) {
+    for (const auto& [size, to] : parts_) {
+      begins_.push_back(stride_);
+      stride_ += (size + 15) / 16 * 16;
+    }
+    data_ = scratch.take<T>(chunks * stride_);
+  }
+  /// A chunk's sums, set to zero by the thread that is going to fill them.
+  T* begin_chunk(int64_t chunk) {
+    T* row = data_ + chunk * stride_;
+    std::fill(row, row + stride_, T(0));
+    return row;
+  }
+  T* part(T* row, size_t number) const { return row + begins_[number]; }
+
+  void add_up() const {
+    for (size_t i = 0; i < parts_.size(); ++i) {
+      const auto [size, to] = parts_[i];
+      if (to == nullptr || size == 0) continue;
+      const T* from = data_ + begins_[i];
+      parallel_for(size, 4096, [&](int64_t begin, int64_t end) {
+        if (chunks_ > 0) {
+          kernels::column_sum<T>(chunks_, size, stride_, begin, end, from, to);
+        } else {
+          std::fill(to + begin, to + end, T(0));
+        }
+      });
+    }
+  }
+
+ private:
+  int64_t chunks_, stride_ = 0;
+  std::vector<std::pair<int64_t, T*>> parts_;
+  std::vector<int64_t> begins_;
+  T* data_;
+};
+
+template <class T>
+struct Buffers {
+  T* dm;          // (M, D)
+  T* m_active;    // (M, D), written at the active rows
+  T* dattention;  // (K, H)
+  T *dq, *dk;     // (K, Z)
+  T* dall;        // (K, Z+2H): gradient of SiLU(base), column ranges z, r, v
+};
+
+/// From dy to dx's direct part, dm's part through skip and router, dattention, dr; gradients of skip, router, out_proj and a last norm.
+template <class T>
+void branches_backward(const LayerView<T>& v, const KeptTokens<T>& kept, const KeptActive<T>& unit, const ActiveIndex& active,
+                       const UnitActivations<T>& act, const uint8_t* mask, const T* grad_y, const T* grad_probability, const Buffers<T>& to,
+                       const LayerGradients<T>& grad) {
+  Scratch& scratch = Scratch::mine();
+  const Scratch::Frame frame(scratch);
+  const int64_t d = v.dim, h = v.d_hidden, chunks = chunks_of(v.tokens), product_workspace = product_workspace_size(v);
+  const int64_t norm_size = v.prenorm || grad.norm_weight == nullptr ? 0 : v.row_norm == RowNorm::kScaleNorm ? 1 : d;
+  const int64_t norm_bias_size = v.prenorm || grad.norm_bias == nullptr ? 0 : d;
+  enum { kSkipWeight, kSkipBias, kRouterWeight, kRouterBias, kOutWeight, kOutBias, kNormWeight, kNormBias };
+  PartialSums<T> sums(scratch, chunks,
+                      {{d * d, grad.skip_weight},
+                       {d, grad.skip_bias},
+                       {v.has_router ? 2 * d : 0, grad.router_weight},
+                       {v.has_router ? 2 : 0, grad.router_bias},
+                       {d * h, grad.out_weight},
+                       {d, grad.out_bias},
+                       {norm_size, grad.norm_weight},
+                       {norm_bias_size, grad.norm_bias}});
+  std::vector<double> dlog_temperature(static_cast<size_t>(chunks), 0.0);
+  const int64_t local_size = kBlockRows * (4 * d + 2 * h + 8) + std::max(d, h) + product_workspace;
+  {
+    PhaseSplit split;
+    parallel_tasks(chunks, [&](int64_t chunk) {
+      PhaseSplit::Laps laps(split);
+      T* partial = sums.begin_chunk(chunk);
+      LocalBuffers<T> local(local_size, 12);
+      T* dz = local.take(kBlockRows * d);
+      T* db_own = local.take(kBlockRows * d);
+      T* m = local.take(kBlockRows * d);
+      T* dh = local.take(kBlockRows * d);
+      T* gated = local.take(kBlockRows * h);
+      T* dgated = local.take(kBlockRows * h);
+      T* dp = local.take(kBlockRows);
+      T* dp_active = local.take(kBlockRows);
+      T* dots = local.take(kBlockRows);
+      T* du = local.take(2 * kBlockRows);
+      T* temporary = local.take(std::max(d, h));
+      T* workspace = local.take(product_workspace);
+      const int64_t chunk_end = std::min((chunk + 1) * kChunkRows, v.tokens);
+      for (int64_t begin = chunk * kChunkRows; begin < chunk_end; begin += kBlockRows) {
+        const int64_t rows = std::min(kBlockRows, chunk_end - begin);
+        const T* pre = kept.pre + begin * d;
+        T* dx = grad.x + begin * d;
+        const T* dlast = grad_y + begin * d;
+        if (!v.prenorm) {
+          kernels::activation_fwd<T>(Activation::kSilu, rows * d, pre, m);
+          kernels::row_norm_bwd<T>(v.row_norm, rows, d, m, v.norm_weight, v.row_norm == RowNorm::kLayerNorm ? kept.mean + begin : nullptr,
+                                   kept.rstd + begin, dlast, dz, norm_size > 0 ? sums.part(partial, kNormWeight) : nullptr,
+                                   norm_bias_size > 0 ? sums.part(partial, kNormBias) : nullptr);
+          dlast = dz;
+          laps.done(Phase::kNorm);
+        }
+        kernels::activation_bwd<T>(Activation::kSilu, rows * d, pre, dlast, dx);
+        laps.done(Phase::kElementwise);
+        const T* db = dx;
+        if (v.drops_output()) {
+          kernels::dropout<T>(v.key(kOutputSite), v.dropout, 0, rows, d, v.sequence_ids + begin, v.positions + begin, dx, db_own);
+          db = db_own;
+          laps.done(Phase::kDropout);
+        }
+        state_rows(v, begin, rows, kept.ema_out, m);
+        laps.done(Phase::kElementwise);
+        T* dm = to.dm + begin * d;
+        kernels::gemm<T>(project_back_shape<T>(rows, d, d, d, d), db, v.skip_weight, nullptr, dm, workspace);
+        kernels::gemm<T>(weight_gradient_shape<T>(rows, d, d, d, d), db, m, nullptr, sums.part(partial, kSkipWeight), workspace);
+        add_column_sums<T>(rows, d, d, db, sums.part(partial, kSkipBias), temporary);
+        laps.done(Phase::kProducts);
+
+        const auto [first, last] = active.within(begin, begin + rows);
+        const int64_t count = last - first;
+        if (count > 0) {
+          for (int64_t i = 0; i < count; ++i) {
+            const int64_t row = active.index[first + i] - begin;
+            std::copy_n(db + row * d, d, dh + i * d);
+            std::copy_n(m + row * d, d, to.m_active + (begin + row) * d);
+          }
+          laps.done(Phase::kCompress);
+          if (v.drops_attention()) {
+            int64_t ids[kBlockRows];
+            active_ids(v, active, first, count, ids);
+            kernels::dropout<T>(v.key(kAttentionSite), v.dropout, 0, count, d, ids, active.positions + first, dh, dh);
+            laps.done(Phase::kDropout);
+          }
+          const T* attended = unit.attention + first * h;
+          const T* r = act.all + first * v.width + v.d_attn;
+          kernels::gate_fwd<T>(count, h, attended, h, r, v.width, gated, h);
+          laps.done(Phase::kElementwise);
+          kernels::gemm<T>(project_back_shape<T>(count, h, d, d, h), dh, v.out_weight, nullptr, dgated, workspace);
+          laps.done(Phase::kProducts);
+          if (v.has_router) {
+            kernels::row_dots<T>(count, h, dgated, h, gated, h, dp_active);
+            kernels::row_dots<T>(count, d, dh, d, v.out_bias, 0, dots);
+            T confidence[kBlockRows];
+            uint8_t decided[kBlockRows];
+            kernels::router_fwd<T>(rows, 2, kept.logits + 2 * begin, static_cast<T>(v.act_bias), *v.log_temperature, mask + begin, decided,
+                                   confidence, nullptr);
+            for (int64_t i = 0; i < count; ++i) {
+              dp_active[i] += dots[i];
+              dots[i] = confidence[active.index[first + i] - begin];
+            }
+            kernels::scale_rows<T>(count, h, dots, dgated, h, dgated, h);
+            kernels::scale_rows<T>(count, d, dots, dh, d, dh, d);
+            laps.done(Phase::kRouter);
+          }
+          kernels::gemm<T>(weight_gradient_shape<T>(count, h, d, d, h), dh, gated, nullptr, sums.part(partial, kOutWeight), workspace);
+          add_column_sums<T>(count, d, d, dh, sums.part(partial, kOutBias), temporary);
+          laps.done(Phase::kProducts);
+          kernels::gate_bwd<T>(count, h, dgated, h, attended, h, r, v.width, to.dattention + first * h, h, to.dall + first * v.width + v.d_attn,
+                               v.width);
+          laps.done(Phase::kElementwise);
+        }
+        if (v.has_router) {
+          std::fill(dp, dp + rows, T(0));
+          for (int64_t i = 0; i < count; ++i) dp[active.index[first + i] - begin] = dp_active[i];
+          dlog_temperature[static_cast<size_t>(chunk)] +=
+              kernels::router_bwd<T>(rows, 2, kept.logits + 2 * begin, static_cast<T>(v.act_bias), *v.log_temperature, mask + begin, dp,
+                                     grad_probability ? grad_probability + begin : nullptr, 2, du);
+          kernels::GemmShape through = project_back_shape<T>(rows, d, 2, 2, d);
+          through.accumulate = true;
+          kernels::gemm<T>(through, du, v.router_weight, nullptr, dm, workspace);
+          kernels::gemm<T>(weight_gradient_shape<T>(rows, d, 2, 2, d), du, m, nullptr, sums.part(partial, kRouterWeight), workspace);
+          add_column_sums<T>(rows, 2, 2, du, sums.part(partial, kRouterBias), temporary);
+          laps.done(Phase::kRouter);
+        }
+      }
+    });
+  }
+  const PhaseScope phase(Phase::kProducts);
+  sums.add_up();
+  if (v.has_router) {
+    double total = 0;
+    for (const double term : dlog_temperature) total += term;
+    *grad.log_temperature = static_cast<T>(total);
+  }
+}
+
+/// From the attention's gradients to dbase and through in_proj to dm; gradients of in_proj, qk_gamma, qk_beta.
+template <class T>
+void unit_backward(const LayerView<T>& v, const KeptActive<T>& unit, const ActiveIndex& active, const UnitActivations<T>& act, const Buffers<T>& to,
+                   const LayerGradients<T>& grad) {
+  Scratch& scratch = Scratch::mine();
+  const Scratch::Frame frame(scratch);
+  const int64_t d = v.dim, z = v.d_attn, chunks = chunks_of(active.count), product_workspace = product_workspace_size(v);
+  enum { kInWeight, kInBias, kGamma, kBeta };
+  PartialSums<T> sums(scratch, chunks, {{v.width * d, grad.in_weight}, {v.width, grad.in_bias}, {2 * z, grad.qk_gamma}, {2 * z, grad.qk_beta}});
+  {
+    PhaseSplit split;
+    parallel_tasks(chunks, [&](int64_t chunk) {
+      PhaseSplit::Laps laps(split);
+      T* partial = sums.begin_chunk(chunk);
+      LocalBuffers<T> local(kBlockRows * 2 * d + v.width + product_workspace, 4);
+      T* m = local.take(kBlockRows * d);
+      T* dm = local.take(kBlockRows * d);
+      T* temporary = local.take(v.width);
+      T* workspace = local.take(product_workspace);
+      const int64_t chunk_end = std::min((chunk + 1) * kChunkRows, active.count);
+      for (int64_t begin = chunk * kChunkRows; begin < chunk_end; begin += kBlockRows) {
+        const int64_t rows = std::min(kBlockRows, chunk_end - begin);
+        T* dq = to.dq + begin * z;
+        T* dk = to.dk + begin * z;
+        T* dall = to.dall + begin * v.width;
+        if (v.rotary) {
+          kernels::rotary<T>(rows, z, z, z, active.positions + begin, true, dq, dq);
+          kernels::rotary<T>(rows, z, z, z, active.positions + begin, true, dk, dk);
+          laps.done(Phase::kAttention);
+        }
+        kernels::qk_affine_bwd<T>(rows, z, act.all + begin * v.width, v.width, v.qk_gamma, dq, z, dk, z, dall, v.width, sums.part(partial, kGamma),
+                                  sums.part(partial, kBeta));
+        T* dbase = dall;
+        kernels::activation_bwd<T>(Activation::kSilu, rows * v.width, unit.base + begin * v.width, dall, dbase);
+        laps.done(Phase::kElementwise);
+        kernels::compress_rows<T>(0, rows, d, active.index + begin, to.m_active, d, m, d);
+        laps.done(Phase::kCompress);
+        kernels::gemm<T>(weight_gradient_shape<T>(rows, d, v.width, v.width, d), dbase, m, nullptr, sums.part(partial, kInWeight), workspace);
+        add_column_sums<T>(rows, v.width, v.width, dbase, sums.part(partial, kInBias), temporary);
+        kernels::gemm<T>(project_back_shape<T>(rows, d, v.width, v.width, d), dbase, v.in_weight, nullptr, dm, workspace);
+        laps.done(Phase::kProducts);
+        kernels::scatter_add_rows<T>(rows, d, active.index + begin, dm, d, to.dm, d);
+        laps.done(Phase::kExtract);
+      }
+    });
+  }
+  const PhaseScope phase(Phase::kProducts);
+  sums.add_up();
+}
+
+/// dx += gradient of a first norm, from dy = gradient of its output.
+template <class T>
+void norm_backward(const LayerView<T>& v, const KeptTokens<T>& kept, const T* dy, const LayerGradients<T>& grad) {
+  const PhaseScope phase(Phase::kNorm);
+  Scratch& scratch = Scratch::mine();
+  const Scratch::Frame frame(scratch);
+  const int64_t d = v.dim;
+  const auto add_rows = [&](int64_t begin, int64_t rows, const T* from) {
+    T* dx = grad.x + begin * d;
+    for (int64_t i = 0; i < rows * d; ++i) dx[i] += from[i];
+  };
+  if (v.is_batch_norm) {
+    double* sum_xhat = scratch.take<double>(d);
+    double* sum = scratch.take<double>(d);
+    T* dnorm = scratch.take<T>(v.tokens * d);
+    parallel_for(d, 16, [&](int64_t begin, int64_t end) {
+      kernels::batch_norm_bwd_sums<T>(v.tokens, d, begin, end, v.x, v.norm_mean, v.norm_rstd, dy, sum_xhat, sum);
+    });
+    parallel_for(v.tokens, kBlockRows, [&](int64_t begin, int64_t end) {
+      for (int64_t row = begin; row < end; row += kBlockRows) {
+        const int64_t stop = std::min(row + kBlockRows, end);
+        kernels::batch_norm_bwd_input<T>(v.tokens, row, stop, d, v.batch_stats, v.x, v.norm_mean, v.norm_rstd, v.norm_weight, sum_xhat, sum, dy,
+                                         dnorm);
+        add_rows(row, stop - row, dnorm + row * d);
+      }
+    });
+    for (int64_t j = 0; j < d; ++j) {
+      if (grad.norm_weight != nullptr) grad.norm_weight[j] = static_cast<T>(sum_xhat[j]);
+      if (grad.norm_bias != nullptr) grad.norm_bias[j] = static_cast<T>(sum[j]);
+    }
+    return;
+  }
+  const int64_t chunks = chunks_of(v.tokens);
+  PartialSums<T> sums(scratch, chunks,
+                      {{grad.norm_weight == nullptr         ? 0
+                        : v.row_norm == RowNorm::kScaleNorm ? 1
+                                                            : d,
+                        grad.norm_weight},
+                       {grad.norm_bias == nullptr ? 0 : d, grad.norm_bias}});
+  parallel_tasks(chunks, [&](int64_t chunk) {
+    T* partial = sums.begin_chunk(chunk);
+    LocalBuffers<T> local(kBlockRows * d, 1);
+    T* dnorm = local.take(kBlockRows * d);
+    const int64_t chunk_end = std::min((chunk + 1) * kChunkRows, v.tokens);
+    for (int64_t begin = chunk * kChunkRows; begin < chunk_end; begin += kBlockRows) {
+      const int64_t rows = std::min(kBlockRows, chunk_end - begin);
+      kernels::row_norm_bwd<T>(v.row_norm, rows, d, v.x + begin * d, v.norm_weight, v.row_norm == RowNorm::kLayerNorm ? kept.mean + begin : nullptr,
+                               kept.rstd + begin, dy + begin * d, dnorm, grad.norm_weight != nullptr ? sums.part(partial, 0) : nullptr,
+                               grad.norm_bias != nullptr ? sums.part(partial, 1) : nullptr);
+      add_rows(begin, rows, dnorm);
+    }
+  });
+  sums.add_up();
+}
+
+}  // namespace
+
+template <class T>
+void layer_backward(const LayerView<T>& v, const KeptTokens<T>& kept, T* kept_active, const uint8_t* active_mask, const T* grad_y,
+                    const T* grad_probability, const LayerGradients<T>& grad) {
+  Scratch& scratch = Scratch::mine();
+  const Scratch::Frame frame(scratch);
+  const int64_t d = v.dim, h = v.d_hidden, z = v.d_attn;
+  const ActiveIndex active = make_index(v, active_mask, scratch);
+  const KeptActive<T> unit(kept_active, active.count, v.width, h);
+  T* dm = scratch.take<T>(v.tokens * d);
+  {
+    const Scratch::Frame inner(scratch);
+    const UnitActivations<T> act{scratch.take<T>(active.count * v.width), scratch.take<T>(active.count * z), scratch.take<T>(active.count * z)};
+    const Buffers<T> to{.dm = dm,
+                        .m_active = scratch.take<T>(v.tokens * d),
+                        .dattention = scratch.take<T>(active.count * h),
+                        .dq = scratch.take<T>(active.count * z),
+                        .dk = scratch.take<T>(active.count * z),
+                        .dall = scratch.take<T>(active.count * v.width)};
+    {
+      const PhaseScope phase(Phase::kElementwise);
+      parallel_for(active.count, kBlockRows, [&](int64_t begin, int64_t end) { unit_rows(v, active, begin, end - begin, unit.base, act); });
+    }
+    branches_backward(v, kept, unit, active, act, active_mask, grad_y, grad_probability, to, grad);
+    {
+      const PhaseScope phase(Phase::kAttention);
+      attention_backward<T>(attention_shape(v, active), {act.q, act.k, act.all + z + h, active.positions, v.bias_table}, unit.attention, unit.lse,
+                            to.dattention, to.dq, to.dk, to.dall + z + h, grad.bias_table);
+    }
+    unit_backward(v, unit, active, act, to, grad);
+  }
+  {
+    const PhaseScope phase(Phase::kElementwise);
+    parallel_tasks((v.tokens + kBlockRows - 1) / kBlockRows, [&](int64_t block) {
+      const int64_t begin = block * kBlockRows, rows = std::min(kBlockRows, v.tokens - begin);
+      T* rows_dm = dm + begin * d;
+      if (v.dropout > 0) kernels::dropout<T>(v.key(kStateSite), v.dropout, 0, rows, d, v.sequence_ids + begin, v.positions + begin, rows_dm, rows_dm);
+      kernels::activation_bwd<T>(Activation::kSilu, rows * d, kept.ema_out + begin * d, rows_dm, rows_dm);
+    });
+  }
+  const T* input = v.x;
+  T* dinput = grad.x;
+  if (v.prenorm) {
+    T* normed = scratch.take<T>(v.tokens * d);
+    norm_pass(v, v.x, normed, kept.mean, kept.rstd);
+    input = normed;
+    dinput = scratch.take<T>(v.tokens * d);
+  }
+  {
+    const PhaseScope phase(Phase::kEma);
+    ema_backward<T>(v.ema, input, dm, nullptr,
+                    {.x = dinput,
+                     .accumulate_x = !v.prenorm,
+                     .q = grad.ema_q,
+                     .c = grad.ema_c,
+                     .omega = grad.ema_omega,
+                     .partial = scratch.take<T>(ema_partial_size(v.ema))});
+  }
+  if (v.prenorm) norm_backward(v, kept, dinput, grad);
+}
+
+template void layer_backward<float>(const LayerView<float>&, const KeptTokens<float>&, float*, const uint8_t*, const float*, const float*,
+                                    const LayerGradients<float>&);
+template void layer_backward<double>(const LayerView<double>&, const KeptTokens<double>&, double*, const uint8_t*, const double*, const double*,
+                                     const LayerGradients<double>&);
+
+}  // namespace seqboat::ops

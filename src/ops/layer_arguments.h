@@ -1,0 +1,78 @@
+#pragma once
+
+// Private to src/ops: how the fused layer's arguments travel through the dispatcher. One list, in the order of SeqBoatLayerArguments; the operators
+// are registered boxed, so that the list stands here alone and not in every registration.
+
+#include <ATen/core/stack.h>
+
+#include <string>
+#include <tuple>
+#include <vector>
+
+#include "seqboat/ops/seqboat_layer.h"
+
+namespace seqboat::ops {
+
+/// The schema's parameters of every fused layer operator.
+inline constexpr const char* kLayerSchema =
+    "Tensor x, Tensor cu_seqlens, Tensor positions, Tensor sequence_ids, Tensor? forced, Tensor? norm_weight, Tensor? norm_bias, Tensor? norm_mean, "
+    "Tensor? norm_var, Tensor ema_q, Tensor ema_c, Tensor ema_omega, Tensor? router_weight, Tensor? router_bias, Tensor? log_temperature, "
+    "Tensor skip_weight, Tensor skip_bias, Tensor in_weight, Tensor in_bias, Tensor qk_gamma, Tensor qk_beta, Tensor? bias_table, Tensor out_weight, "
+    "Tensor out_bias, str norm, bool prenorm, bool batch_stats, float eps, bool causal, int truncation, int window, str position, str function, "
+    "float act_bias, float dropout, int[] random, bool keep_inputs_only";
+
+/// f(field) for every argument, in the schema's order.
+template <class Arguments, class F>
+void for_each_argument(Arguments& a, const F& f) {
+  f(a.x), f(a.cu_seqlens), f(a.positions), f(a.sequence_ids), f(a.forced), f(a.norm_weight), f(a.norm_bias), f(a.norm_mean), f(a.norm_var);
+  f(a.ema_q), f(a.ema_c), f(a.ema_omega), f(a.router_weight), f(a.router_bias), f(a.log_temperature), f(a.skip_weight), f(a.skip_bias);
+  f(a.in_weight), f(a.in_bias), f(a.qk_gamma), f(a.qk_beta), f(a.bias_table), f(a.out_weight), f(a.out_bias);
+  f(a.norm), f(a.prenorm), f(a.batch_stats), f(a.eps), f(a.causal), f(a.truncation), f(a.window), f(a.position), f(a.function), f(a.act_bias);
+  f(a.dropout), f(a.random), f(a.keep_inputs_only);
+}
+inline constexpr size_t kLayerArguments = 37;
+
+/// The tensors a gradient may flow to, in the order of the gradients that the backward operator returns.
+template <class Arguments>
+auto layer_parameters(Arguments& a) {
+  return std::tie(a.x, a.norm_weight, a.norm_bias, a.ema_q, a.ema_c, a.ema_omega, a.router_weight, a.router_bias, a.log_temperature, a.skip_weight,
+                  a.skip_bias, a.in_weight, a.in_bias, a.qk_gamma, a.qk_beta, a.bias_table, a.out_weight, a.out_bias);
+}
+inline constexpr size_t kLayerParameters = 18;
+
+inline void push_arguments(torch::jit::Stack* stack, const SeqBoatLayerArguments& arguments) {
+  for_each_argument(arguments, [&](const auto& value) {
+    if constexpr (std::is_same_v<std::decay_t<decltype(value)>, at::Tensor>) {
+      value.defined() ? stack->emplace_back(value) : stack->emplace_back();
+    } else {
+      stack->emplace_back(value);
+    }
+  });
+}
+
+/// Takes the last kLayerArguments values off the stack.
+inline SeqBoatLayerArguments pop_arguments(torch::jit::Stack* stack) {
+  SeqBoatLayerArguments arguments;
+  auto next = stack->end() - static_cast<std::ptrdiff_t>(kLayerArguments);
+  for_each_argument(arguments, [&](auto& value) {
+    using Value = std::decay_t<decltype(value)>;
+    const c10::IValue& from = *next++;
+    if constexpr (std::is_same_v<Value, at::Tensor>) {
+      value = from.isNone() ? at::Tensor() : from.toTensor();
+    } else if constexpr (std::is_same_v<Value, std::string>) {
+      value = from.toStringRef();
+    } else if constexpr (std::is_same_v<Value, bool>) {
+      value = from.toBool();
+    } else if constexpr (std::is_same_v<Value, double>) {
+      value = from.toDouble();
+    } else if constexpr (std::is_same_v<Value, int64_t>) {
+      value = from.toInt();
+    } else {
+      value = from.toIntVector();
+    }
+  });
+  torch::jit::drop(*stack, kLayerArguments);
+  return arguments;
+}
+
+}  // namespace seqboat::ops

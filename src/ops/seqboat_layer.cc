@@ -1,0 +1,48 @@
+#include "seqboat/ops/seqboat_layer.h"
+
+#include "ops/common.h"
+#include "ops/dispatch.h"
+#include "ops/layer_arguments.h"
+
+namespace seqboat::ops {
+namespace {
+
+using torch::jit::Stack;
+
+/// y, active, probability: what every backend gives for these arguments.
+void push_result_shapes(Stack* stack, const SeqBoatLayerArguments& a) {
+  const auto routed = a.router_weight.defined() ? a.x.sym_size(0) : c10::SymInt(0);
+  torch::jit::push(*stack, at::empty_like(a.x), at::empty_symint({routed}, a.x.options().dtype(at::kByte)),
+                   at::empty_symint({routed}, a.x.options()));
+}
+
+void layer_meta(const c10::OperatorHandle&, Stack* stack) {
+  push_result_shapes(stack, pop_arguments(stack));
+}
+
+}  // namespace
+
+SeqBoatLayerResult seqboat_layer(const SeqBoatLayerArguments& arguments) {
+  static const auto op = c10::Dispatcher::singleton().findSchemaOrThrow("seqboat::seqboat_layer", "");
+  Stack stack;
+  stack.reserve(kLayerArguments);
+  push_arguments(&stack, arguments);
+  op.callBoxed(&stack);
+  return {stack[0].toTensor(), stack[1].toTensor(), stack[2].toTensor()};
+}
+
+TORCH_LIBRARY_FRAGMENT(seqboat, m) {
+  const std::string arguments = kLayerSchema;
+  m.def("seqboat_layer(" + arguments + ") -> (Tensor y, Tensor active, Tensor probability)");
+  // What is kept of the active tokens depends on the data in its size.
+  m.def("_seqboat_layer_forward(" + arguments + ") -> (Tensor y, Tensor active, Tensor probability, Tensor kept_tokens, Tensor kept_active)",
+        {at::Tag::dynamic_output_shape});
+  m.def("_seqboat_layer_backward(Tensor grad_y, Tensor? grad_probability, Tensor active, Tensor kept_tokens, Tensor kept_active, " + arguments +
+        ") -> Tensor?[]");
+}
+
+TORCH_LIBRARY_IMPL(seqboat, Meta, m) {
+  m.impl("seqboat_layer", torch::CppFunction::makeFromBoxedFunction<&layer_meta>());
+}
+
+}  // namespace seqboat::ops
