@@ -19,7 +19,7 @@ namespace {
 struct Silu {
   template <class D, class V>
   static HWY_INLINE V value(D d, V x) {
-    return hn::Mul(x, vector_sigmoid(d, x));
+    return vector_silu(d, x);
   }
   template <class D, class V>
   static HWY_INLINE V slope(D d, V x) {  // s (1 + x (1 - s))

@@ -107,6 +107,12 @@ HWY_INLINE V vector_sigmoid(D d, V x) {
   return hn::Div(one, hn::Add(one, vector_exp(d, hn::Neg(x))));
 }
 
+/// x sigma(x), all x.
+template <class D, class V>
+HWY_INLINE V vector_silu(D d, V x) {
+  return hwy::HWY_NAMESPACE::Mul(x, vector_sigmoid(d, x));
+}
+
 /// erf(x), all x, odd in x to the bit; NaN for NaN.
 /// float32: within 1.2e-7 absolute (2e-7 on targets without fused multiply-add), 3 ULP for |x| < 0.9375. Below 0.9375 x + x p(x^2), above it
 /// 1 - exp(-p(|x|)); both polynomials are minimax fits of degree 6 (errors 5e-10 and 1.4e-9).
