@@ -5,7 +5,6 @@
 namespace seqboat::nn {
 namespace {
 
-constexpr double kEps = 1e-5;
 constexpr double kMomentum = 0.1;
 
 std::optional<torch::Tensor> optional(const torch::Tensor& t) {
@@ -26,18 +25,22 @@ NormImpl::NormImpl(const std::string& kind, int64_t dim, bool affine) : kind_(ki
   }
 }
 
+NormImpl::Statistics NormImpl::statistics(const torch::Tensor& x) {
+  if (kind_ != "batchnorm") return {};
+  if (!is_training()) return {running_mean, running_var, false};
+  auto [mean, var] = ops::batch_norm_stats(x.detach());
+  torch::NoGradGuard no_grad;
+  const double rows = static_cast<double>(x.size(0));
+  running_mean.mul_(1 - kMomentum).add_(mean * kMomentum);
+  running_var.mul_(1 - kMomentum).add_(var * (kMomentum * rows / std::max(1.0, rows - 1)));
+  num_batches_tracked.add_(1);
+  return {mean, var, true};
+}
+
 torch::Tensor NormImpl::forward(const torch::Tensor& x) {
   if (kind_ != "batchnorm") return ops::row_norm(x, optional(weight), optional(bias), kind_, kEps);
-  if (!is_training()) return ops::batch_norm(x, optional(weight), optional(bias), running_mean, running_var, false, kEps);
-  auto [mean, var] = ops::batch_norm_stats(x.detach());
-  {
-    torch::NoGradGuard no_grad;
-    const double rows = static_cast<double>(x.size(0));
-    running_mean.mul_(1 - kMomentum).add_(mean * kMomentum);
-    running_var.mul_(1 - kMomentum).add_(var * (kMomentum * rows / std::max(1.0, rows - 1)));
-    num_batches_tracked.add_(1);
-  }
-  return ops::batch_norm(x, optional(weight), optional(bias), mean, var, true, kEps);
+  const Statistics used = statistics(x);
+  return ops::batch_norm(x, optional(weight), optional(bias), used.mean, used.var, used.of_batch, kEps);
 }
 
 }  // namespace seqboat::nn

@@ -34,12 +34,17 @@ PackedLayout PackedLayout::make(const torch::Tensor& cu_seqlens, const RandomKey
   return layout;
 }
 
+std::vector<int64_t> dropout_key(const RandomKey& random, const PackedLayout& layout, int64_t layer, int64_t site) {
+  constexpr int64_t kSitesPerPass = 8;
+  return {static_cast<int64_t>(random.seed), static_cast<int64_t>(random.update), static_cast<int64_t>(random.micro_batch), layer + 1,
+          layout.pass * kSitesPerPass + site};
+}
+
 torch::Tensor dropout(const torch::Tensor& x, double p, bool training, const RandomKey& random, const PackedLayout& layout, int64_t layer,
                       int64_t site) {
   if (!training || p <= 0) return x;
-  constexpr int64_t kSitesPerPass = 8;
-  return ops::dropout(x, p, static_cast<int64_t>(random.seed), static_cast<int64_t>(random.update), static_cast<int64_t>(random.micro_batch),
-                      layer + 1, layout.pass * kSitesPerPass + site, layout.sequence_ids, layout.positions);
+  const std::vector<int64_t> key = dropout_key(random, layout, layer, site);
+  return ops::dropout(x, p, key[0], key[1], key[2], key[3], key[4], layout.sequence_ids, layout.positions);
 }
 
 }  // namespace seqboat::nn

@@ -3,10 +3,23 @@
 #include "seqboat/nn/dropout_sites.h"
 #include "seqboat/nn/initialization.h"
 #include "seqboat/ops/ops.h"
+#include "seqboat/ops/seqboat_layer.h"
 
 namespace seqboat::nn {
 
 using torch::Tensor;
+
+namespace {
+
+/// The decisions that stand in the router's place, or an undefined tensor.
+Tensor forced_decisions(const ForwardOptions& options, int64_t layer) {
+  if (options.forced_active.empty()) return {};
+  TORCH_CHECK(static_cast<size_t>(layer) < options.forced_active.size(), "seqboat: forced_active has ", options.forced_active.size(),
+              " layers, none for layer ", layer);
+  return options.forced_active[static_cast<size_t>(layer)];
+}
+
+}  // namespace
 
 SeqBoatLayerImpl::SeqBoatLayerImpl(const SeqBoatLayerOptions& options, PhiloxStream& random) : options_(options) {
   options_.attention.causal = options.causal;
@@ -36,6 +49,65 @@ Tensor SeqBoatLayerImpl::encode_on(const Tensor& x, const PackedLayout& layout, 
 }
 
 Tensor SeqBoatLayerImpl::forward(const Tensor& x, const PackedLayout& layout, const ForwardOptions& options, int64_t layer) {
+  const bool can_fuse = fused_ && options.state == nullptr && !options.intermediates && !attention->uses_composite() &&
+                        options_.attention.position != "t5" && (options_.prenorm || options_.norm != "batchnorm");
+  return can_fuse ? forward_fused(x, layout, options, layer) : forward_composite(x, layout, options, layer);
+}
+
+Tensor SeqBoatLayerImpl::forward_fused(const Tensor& x, const PackedLayout& layout, const ForwardOptions& options, int64_t layer) {
+  ops::SeqBoatLayerArguments a;
+  a.x = x;
+  a.cu_seqlens = layout.cu_seqlens;
+  a.positions = layout.positions;
+  a.sequence_ids = layout.sequence_ids;
+  const NormImpl::Statistics statistics = norm->statistics(x);
+  a.norm_weight = norm->weight;
+  a.norm_bias = norm->bias;
+  a.norm_mean = statistics.mean;
+  a.norm_var = statistics.var;
+  a.batch_stats = statistics.of_batch;
+  std::tie(a.ema_q, a.ema_c) = ema->coefficients();
+  a.ema_omega = ema->omega;
+  if (router) {
+    a.forced = forced_decisions(options, layer);
+    a.router_weight = router->proj->weight;
+    a.router_bias = router->proj->bias;
+    a.log_temperature = router->log_temperature;
+    a.act_bias = router->act_bias();
+  }
+  a.skip_weight = skip_proj->weight;
+  a.skip_bias = skip_proj->bias;
+  a.in_weight = attention->in_proj->weight;
+  a.in_bias = attention->in_proj->bias;
+  a.qk_gamma = attention->qk_gamma;
+  a.qk_beta = attention->qk_beta;
+  a.bias_table = attention->position->table;
+  a.out_weight = attention->out_proj->weight;
+  a.out_bias = attention->out_proj->bias;
+  a.norm = options_.norm;
+  a.prenorm = options_.prenorm;
+  a.eps = NormImpl::kEps;
+  a.causal = options_.causal;
+  a.truncation = options_.truncation;
+  a.window = options_.attention.window;
+  a.position = options_.attention.position;
+  a.function = options_.attention.function;
+  a.dropout = is_training() ? options_.dropout : 0.0;
+  a.random = dropout_key(options.random, layout, layer, 0);
+  a.keep_inputs_only = options.recompute;
+  const ops::SeqBoatLayerResult out = ops::seqboat_layer(a);
+  if (options.trace != nullptr) {
+    LayerTrace record;
+    if (router) {
+      record.active = out.active;
+      record.probability = options.router_gradients ? out.probability : out.probability.detach();
+    }
+    options.trace->push_back(std::move(record));
+  }
+  return out.y;
+}
+
+Tensor SeqBoatLayerImpl::forward_composite(const Tensor& x, const PackedLayout& layout, const ForwardOptions& options, int64_t layer) {
   const auto drop = [&](const Tensor& t, const PackedLayout& where, int64_t site) {
     return dropout(t, options_.dropout, is_training(), options.random, where, layer, site);
   };
@@ -51,10 +123,7 @@ Tensor SeqBoatLayerImpl::forward(const Tensor& x, const PackedLayout& layout, co
 
   Tensor h;
   if (options_.use_router) {
-    const bool is_forced = !options.forced_active.empty();
-    TORCH_CHECK(!is_forced || static_cast<size_t>(layer) < options.forced_active.size(), "seqboat: forced_active has ", options.forced_active.size(),
-                " layers, none for layer ", layer);
-    const auto decision = router(m, is_forced ? options.forced_active[static_cast<size_t>(layer)] : Tensor());
+    const auto decision = router(m, forced_decisions(options, layer));
     auto [index, positions, active_cu_seqlens] = ops::active_index(decision.active, layout.cu_seqlens);
     // Time within the sequence, which began before this chunk.
     if (state != nullptr) positions = layout.positions.index_select(0, index);

@@ -33,12 +33,14 @@ SeqBoatLayerResult seqboat_layer(const SeqBoatLayerArguments& arguments) {
 
 TORCH_LIBRARY_FRAGMENT(seqboat, m) {
   const std::string arguments = kLayerSchema;
-  m.def("seqboat_layer(" + arguments + ") -> (Tensor y, Tensor active, Tensor probability)");
+  const auto define = [&](const std::string& schema, const std::vector<at::Tag>& tags) { m.def(torch::schema(schema.c_str()), tags); };
+  define("seqboat_layer(" + arguments + ") -> (Tensor y, Tensor active, Tensor probability)", {});
   // What is kept of the active tokens depends on the data in its size.
-  m.def("_seqboat_layer_forward(" + arguments + ") -> (Tensor y, Tensor active, Tensor probability, Tensor kept_tokens, Tensor kept_active)",
-        {at::Tag::dynamic_output_shape});
-  m.def("_seqboat_layer_backward(Tensor grad_y, Tensor? grad_probability, Tensor active, Tensor kept_tokens, Tensor kept_active, " + arguments +
-        ") -> Tensor?[]");
+  define("_seqboat_layer_forward(" + arguments + ") -> (Tensor y, Tensor active, Tensor probability, Tensor kept_tokens, Tensor kept_active)",
+         {at::Tag::dynamic_output_shape});
+  define("_seqboat_layer_backward(Tensor grad_y, Tensor? grad_probability, Tensor active, Tensor kept_tokens, Tensor kept_active, " + arguments +
+             ") -> Tensor?[]",
+         {});
 }
 
 TORCH_LIBRARY_IMPL(seqboat, Meta, m) {

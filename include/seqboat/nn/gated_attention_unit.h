@@ -59,6 +59,8 @@ class GatedAttentionUnitImpl : public torch::nn::Module {
 
   /// Sends the attention through composite_attention: the reference of the fused path.
   void use_composite(bool on) { composite_ = on; }
+  bool uses_composite() const { return composite_; }
+  const AttentionOptions& options() const { return options_; }
 
   Linear in_proj{nullptr}, out_proj{nullptr};
   torch::Tensor qk_gamma, qk_beta;

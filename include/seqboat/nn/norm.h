@@ -14,6 +14,17 @@ class NormImpl : public torch::nn::Module {
   NormImpl(const std::string& kind, int64_t dim, bool affine = true);
   torch::Tensor forward(const torch::Tensor& x);  ///< (M, D) -> (M, D)
 
+  /// What batchnorm takes off and divides by: in training the mean and biased variance of x (then the running statistics have moved), else the
+  /// running ones. Undefined for the other kinds.
+  struct Statistics {
+    torch::Tensor mean, var;
+    bool of_batch = false;
+  };
+  Statistics statistics(const torch::Tensor& x);
+
+  static constexpr double kEps = 1e-5;
+  const std::string& kind() const { return kind_; }
+
   torch::Tensor weight, bias, running_mean, running_var, num_batches_tracked;
 
  private:

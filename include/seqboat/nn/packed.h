@@ -51,6 +51,8 @@ struct ForwardOptions {
   bool router_gradients = false;
   /// Causal language models: the sequences go on where this state stands (model_state.h), and it is moved to their ends. nullptr: they begin.
   ModelState* state = nullptr;
+  /// In training a layer keeps its input alone for the backward, which computes the rest again: less memory for time.
+  bool recompute = false;
   TokenQuery* query = nullptr;  ///< classifiers; nullptr: only whole sequences
 };
 
@@ -64,6 +66,9 @@ struct PackedLayout {
   /// begin (B) int64: time of each sequence's first row; undefined = 0.
   static PackedLayout make(const torch::Tensor& cu_seqlens, const RandomKey& random, int64_t pass = 0, const torch::Tensor& begin = {});
 };
+
+/// The numbers that key a dropout: seed, update, micro-batch, layer + 1, site within the model. layer < 0: outside the layers.
+std::vector<int64_t> dropout_key(const RandomKey& random, const PackedLayout& layout, int64_t layer, int64_t site);
 
 /// Dropout with the keys of `random`; the identity unless training and p > 0. layer < 0: outside the layers.
 torch::Tensor dropout(const torch::Tensor& x, double p, bool training, const RandomKey& random, const PackedLayout& layout, int64_t layer,

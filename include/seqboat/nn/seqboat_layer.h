@@ -45,6 +45,10 @@ class SeqBoatLayerImpl : public torch::nn::Module {
   /// x (M, D) -> (M, D). `layer` is the number in the stack: a key of dropout, index into options.forced_active.
   torch::Tensor forward(const torch::Tensor& x, const PackedLayout& layout, const ForwardOptions& options, int64_t layer);
 
+  /// Whether forward may take the fused operator (ops/seqboat_layer.h): on by default. Off, or where the operator cannot do what is asked (a carried
+  /// state, intermediates, T5 buckets, a batch norm that comes last), the layer is composed of single operators: the reference, with the same bits.
+  void use_fused(bool on) { fused_ = on; }
+
   Norm norm{nullptr};
   MultiHeadEma ema{nullptr};
   SmaRouter router{nullptr};
@@ -52,10 +56,13 @@ class SeqBoatLayerImpl : public torch::nn::Module {
   GatedAttentionUnit attention{nullptr};
 
  private:
+  torch::Tensor forward_fused(const torch::Tensor& x, const PackedLayout& layout, const ForwardOptions& options, int64_t layer);
+  torch::Tensor forward_composite(const torch::Tensor& x, const PackedLayout& layout, const ForwardOptions& options, int64_t layer);
   /// The causal EMA, going on from the state and moving it.
   torch::Tensor encode_on(const torch::Tensor& x, const PackedLayout& layout, LayerState* state);
 
   SeqBoatLayerOptions options_;
+  bool fused_ = true;
 };
 TORCH_MODULE(SeqBoatLayer);
 

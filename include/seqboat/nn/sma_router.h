@@ -26,6 +26,8 @@ class SmaRouterImpl : public torch::nn::Module {
   Linear proj{nullptr};
   torch::Tensor log_temperature;
 
+  double act_bias() const { return act_bias_; }
+
  private:
   double act_bias_;
 };

@@ -8,9 +8,8 @@ namespace {
 
 using torch::jit::Stack;
 
-
 struct SeqBoatLayer : torch::autograd::Function<SeqBoatLayer> {
-  /// parameters: layer_parameters(arguments), one by one, so that autograd sees them.
+  /// parameters: layer_parameters(arguments), one by one, so that autograd sees them; an absent one as nullopt.
   template <class... Parameters>
   static variable_list forward(AutogradContext* ctx, const SeqBoatLayerArguments& arguments, const Parameters&...) {
     at::AutoDispatchBelowADInplaceOrView guard;
@@ -74,7 +73,7 @@ void layer_autograd(const c10::OperatorHandle&, Stack* stack) {
     torch::jit::push(*stack, out.y, out.active, out.probability);
     return;
   }
-  const variable_list out = std::apply([&](const auto&... parameter) { return SeqBoatLayer::apply(arguments, parameter...); }, parameters);
+  const variable_list out = std::apply([&](const auto&... parameter) { return SeqBoatLayer::apply(arguments, optional(parameter)...); }, parameters);
   torch::jit::push(*stack, out[0], out[1], out[2]);
 }
 
