@@ -37,10 +37,13 @@ NormImpl::Statistics NormImpl::statistics(const torch::Tensor& x) {
   return {mean, var, true};
 }
 
-torch::Tensor NormImpl::forward(const torch::Tensor& x) {
+torch::Tensor NormImpl::apply_with(const torch::Tensor& x, const Statistics& used) const {
   if (kind_ != "batchnorm") return ops::row_norm(x, optional(weight), optional(bias), kind_, kEps);
-  const Statistics used = statistics(x);
   return ops::batch_norm(x, optional(weight), optional(bias), used.mean, used.var, used.of_batch, kEps);
+}
+
+torch::Tensor NormImpl::forward(const torch::Tensor& x) {
+  return apply_with(x, statistics(x));
 }
 
 }  // namespace seqboat::nn

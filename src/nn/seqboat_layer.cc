@@ -49,23 +49,35 @@ Tensor SeqBoatLayerImpl::encode_on(const Tensor& x, const PackedLayout& layout, 
 }
 
 Tensor SeqBoatLayerImpl::forward(const Tensor& x, const PackedLayout& layout, const ForwardOptions& options, int64_t layer) {
-  const bool can_fuse = fused_ && options.state == nullptr && !options.intermediates && !attention->uses_composite() &&
-                        options_.attention.position != "t5" && (options_.prenorm || options_.norm != "batchnorm");
-  return can_fuse ? forward_fused(x, layout, options, layer) : forward_composite(x, layout, options, layer);
+  const bool can_fuse = fused_ && options.state == nullptr && !attention->uses_composite() && options_.attention.position != "t5" &&
+                        (options_.prenorm || options_.norm != "batchnorm");
+  const NormImpl::Statistics first_norm = options_.prenorm ? norm->statistics(x) : NormImpl::Statistics{};
+  if (!can_fuse) return forward_composite(x, layout, options, layer, first_norm);
+  const Tensor y = forward_fused(x, layout, options, layer, first_norm);
+  if (options.trace != nullptr && options.intermediates) {
+    torch::NoGradGuard no_grad;
+    std::vector<LayerTrace> details;
+    ForwardOptions again = options;
+    again.trace = &details;
+    forward_composite(x, layout, again, layer, first_norm);
+    details[0].probability = options.trace->back().probability;  // with its gradient
+    options.trace->back() = std::move(details[0]);
+  }
+  return y;
 }
 
-Tensor SeqBoatLayerImpl::forward_fused(const Tensor& x, const PackedLayout& layout, const ForwardOptions& options, int64_t layer) {
+Tensor SeqBoatLayerImpl::forward_fused(const Tensor& x, const PackedLayout& layout, const ForwardOptions& options, int64_t layer,
+                                       const NormImpl::Statistics& first_norm) {
   ops::SeqBoatLayerArguments a;
   a.x = x;
   a.cu_seqlens = layout.cu_seqlens;
   a.positions = layout.positions;
   a.sequence_ids = layout.sequence_ids;
-  const NormImpl::Statistics statistics = norm->statistics(x);
   a.norm_weight = norm->weight;
   a.norm_bias = norm->bias;
-  a.norm_mean = statistics.mean;
-  a.norm_var = statistics.var;
-  a.batch_stats = statistics.of_batch;
+  a.norm_mean = first_norm.mean;
+  a.norm_var = first_norm.var;
+  a.batch_stats = first_norm.of_batch;
   std::tie(a.ema_q, a.ema_c) = ema->coefficients();
   a.ema_omega = ema->omega;
   if (router) {
@@ -107,7 +119,8 @@ Tensor SeqBoatLayerImpl::forward_fused(const Tensor& x, const PackedLayout& layo
   return out.y;
 }
 
-Tensor SeqBoatLayerImpl::forward_composite(const Tensor& x, const PackedLayout& layout, const ForwardOptions& options, int64_t layer) {
+Tensor SeqBoatLayerImpl::forward_composite(const Tensor& x, const PackedLayout& layout, const ForwardOptions& options, int64_t layer,
+                                           const NormImpl::Statistics& first_norm) {
   const auto drop = [&](const Tensor& t, const PackedLayout& where, int64_t site) {
     return dropout(t, options_.dropout, is_training(), options.random, where, layer, site);
   };
@@ -116,7 +129,7 @@ Tensor SeqBoatLayerImpl::forward_composite(const Tensor& x, const PackedLayout& 
 
   LayerState* state = options.state != nullptr ? &options.state->layers.at(static_cast<size_t>(layer)) : nullptr;
   AttentionState* attended = state != nullptr ? &state->attention : nullptr;
-  const Tensor input = options_.prenorm ? norm(x) : x;
+  const Tensor input = options_.prenorm ? norm->apply_with(x, first_norm) : x;
   const Tensor ema_out = state != nullptr ? encode_on(input, layout, state) : ema(input, layout.cu_seqlens);
   const Tensor m = drop(ops::activation(ema_out, "silu"), layout, kDropoutState);
   const Tensor skip = skip_proj(m);

@@ -21,6 +21,8 @@ class NormImpl : public torch::nn::Module {
     bool of_batch = false;
   };
   Statistics statistics(const torch::Tensor& x);
+  /// forward, given statistics(x): moves nothing.
+  torch::Tensor apply_with(const torch::Tensor& x, const Statistics& used) const;
 
   static constexpr double kEps = 1e-5;
   const std::string& kind() const { return kind_; }

@@ -46,7 +46,8 @@ class SeqBoatLayerImpl : public torch::nn::Module {
   torch::Tensor forward(const torch::Tensor& x, const PackedLayout& layout, const ForwardOptions& options, int64_t layer);
 
   /// Whether forward may take the fused operator (ops/seqboat_layer.h): on by default. Off, or where the operator cannot do what is asked (a carried
-  /// state, intermediates, T5 buckets, a batch norm that comes last), the layer is composed of single operators: the reference, with the same bits.
+  /// state, T5 buckets, a batch norm that comes last), the layer is composed of single operators: the reference, with the same bits. Intermediates
+  /// are recorded by the composite, beside the fused operator's output.
   void use_fused(bool on) { fused_ = on; }
 
   Norm norm{nullptr};
@@ -56,8 +57,11 @@ class SeqBoatLayerImpl : public torch::nn::Module {
   GatedAttentionUnit attention{nullptr};
 
  private:
-  torch::Tensor forward_fused(const torch::Tensor& x, const PackedLayout& layout, const ForwardOptions& options, int64_t layer);
-  torch::Tensor forward_composite(const torch::Tensor& x, const PackedLayout& layout, const ForwardOptions& options, int64_t layer);
+  /// first_norm: statistics of x for a norm that comes first, taken once.
+  torch::Tensor forward_fused(const torch::Tensor& x, const PackedLayout& layout, const ForwardOptions& options, int64_t layer,
+                              const NormImpl::Statistics& first_norm);
+  torch::Tensor forward_composite(const torch::Tensor& x, const PackedLayout& layout, const ForwardOptions& options, int64_t layer,
+                                  const NormImpl::Statistics& first_norm);
   /// The causal EMA, going on from the state and moving it.
   torch::Tensor encode_on(const torch::Tensor& x, const PackedLayout& layout, LayerState* state);
 
