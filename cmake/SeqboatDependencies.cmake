@@ -43,7 +43,16 @@ if(SEQBOAT_WITH_TORCH)
   target_include_directories(seqboat_torch SYSTEM INTERFACE ${SEQBOAT_TORCH_ROOT}/include ${SEQBOAT_TORCH_ROOT}/include/torch/csrc/api/include)
   target_link_directories(seqboat_torch INTERFACE ${SEQBOAT_TORCH_ROOT}/lib)
   target_link_options(seqboat_torch INTERFACE -Wl,-rpath,${SEQBOAT_TORCH_ROOT}/lib -Wl,--no-as-needed)
-  target_link_libraries(seqboat_torch INTERFACE torch torch_cpu c10 Threads::Threads)
+  # at::parallel_for is a template that is parallel only where OpenMP is on; without it every loop of ours would silently be serial. The library must be
+  # the one that LibTorch itself loads: two would be two pools of threads.
+  file(GLOB SEQBOAT_TORCH_OPENMP ${SEQBOAT_TORCH_ROOT}/lib/libgomp*.so* ${SEQBOAT_TORCH_ROOT}/../torch.libs/libgomp*.so*)
+  if(SEQBOAT_TORCH_OPENMP)
+    list(GET SEQBOAT_TORCH_OPENMP 0 SEQBOAT_TORCH_OPENMP)
+  else()
+    set(SEQBOAT_TORCH_OPENMP gomp)
+  endif()
+  target_compile_options(seqboat_torch INTERFACE -fopenmp)
+  target_link_libraries(seqboat_torch INTERFACE torch torch_cpu c10 ${SEQBOAT_TORCH_OPENMP} Threads::Threads)
 endif()
 
 if(SEQBOAT_BUILD_TESTS)

@@ -211,6 +211,8 @@ std::vector<Key> make_keys() {
           "", "threads; 0 = all cores. Results do not depend on it"),
       key("train", "log_every", SEQBOAT_FIELD(train.log_every), range(1, kUpdates),
           "log_interval", "updates between lines of metrics.jsonl"),
+      key("train", "recompute", SEQBOAT_FIELD(train.recompute), any(),
+          "", "the backward computes layers again from their inputs: less memory, more time, the same bits"),
       key("train", "eval_examples", SEQBOAT_FIELD(train.eval_examples), range(0, kCount),
           "", "validation looks at the first so many examples; 0 = all"),
       // [expect]

@@ -21,6 +21,10 @@
 
 #include "seqboat/kernels/simd.h"
 
+#ifndef INTRA_OP_PARALLEL
+#error "at::parallel_for is serial here: compile with -fopenmp"
+#endif
+
 namespace seqboat::ops {
 
 #define SEQBOAT_DISPATCH(tensor, name, ...) AT_DISPATCH_FLOATING_TYPES((tensor).scalar_type(), name, __VA_ARGS__)

@@ -275,6 +275,7 @@ class Trainer {
       const TaskBatch batch = task_->split(Split::kTrain).batch(examples);
       std::vector<nn::LayerTrace> traces;
       nn::ForwardOptions options;
+      options.recompute = recipe_.train.recompute;
       options.random = {.seed = static_cast<uint64_t>(recipe_.train.seed),
                         .update = static_cast<uint64_t>(state_.step),
                         .micro_batch = static_cast<uint64_t>(micro),

@@ -46,6 +46,7 @@ struct TrainConfig {
   int64_t keep = 3;        ///< checkpoints kept beside the best one
   int64_t threads = 0;     ///< 0 = all cores
   int64_t log_every = 50;  ///< updates between lines of metrics.jsonl
+  bool recompute = false;  ///< layers keep their inputs alone for the backward and compute the rest again: less memory, more time, the same bits
   /// ListOps: weight, beside the label's 1, of the summed losses of the calculation's steps (data::listops_steps), each read off at its token; 0 =
   /// the label alone
   double auxiliary_weight = 0.0;
