@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <cstdint>
 #include <cstring>
@@ -27,6 +28,32 @@ double noise(uint64_t index, uint64_t seed) {
   z = (z ^ (z >> 27)) * 0x94D049BB133111EBull;
   return static_cast<double>((z ^ (z >> 31)) >> 11) * 0x1p-52 - 1.0;
 }
+
+/// n elements, the first of them 64-byte aligned as a workspace must be, all not-a-number at first, between guards.
+template <class T>
+class Workspace {
+ public:
+  explicit Workspace(size_t n) : all_(n + 3 * kGuard), n_(n) {
+    std::memset(all_.data(), 0xff, all_.size() * sizeof(T));
+    begin_ = kGuard;
+    while (reinterpret_cast<uintptr_t>(all_.data() + begin_) % 64 != 0) ++begin_;
+  }
+  Workspace(Workspace&&) = default;  // the elements stay where they are
+  T* data() { return all_.data() + begin_; }
+  size_t size() const { return n_; }
+  bool intact() const {
+    const auto* bytes = reinterpret_cast<const unsigned char*>(all_.data());
+    for (size_t i = 0; i < all_.size() * sizeof(T); ++i) {
+      if ((i < begin_ * sizeof(T) || i >= (begin_ + n_) * sizeof(T)) && bytes[i] != 0xff) return false;
+    }
+    return true;
+  }
+
+ private:
+  static constexpr size_t kGuard = 64 / sizeof(T);
+  std::vector<T> all_;
+  size_t begin_, n_;
+};
 
 /// One product with padded rows, misaligned tensors and not-a-number wherever nothing may be read (a new Guarded holds nothing else).
 template <class T>
@@ -68,14 +95,35 @@ struct Problem {
     GemmShape part = shape;
     part.m = m1 - m0;
     part.n = n1 - n0;
-    // 64-byte aligned, with a guard at its very end.
-    const int64_t size = static_cast<int64_t>(gemm_workspace_size<T>(part));
-    std::vector<T> storage(static_cast<size_t>(size) + 64 / sizeof(T) + 64, kPadding);
-    T* workspace = storage.data();
-    while (reinterpret_cast<uintptr_t>(workspace) % 64 != 0) ++workspace;
+    Workspace<T> workspace(gemm_workspace_size<T>(part));
     gemm<T>(part, a.data() + (shape.trans_a ? m0 : m0 * shape.lda), b.data() + (shape.trans_b ? n0 * shape.ldb : n0),
-            has_bias ? bias.data() + n0 : nullptr, c.data() + m0 * shape.ldc + n0, workspace);
-    for (T* past = workspace + size; past != storage.data() + storage.size(); ++past) ASSERT_EQ(*past, kPadding) << "workspace overrun";
+            has_bias ? bias.data() + n0 : nullptr, c.data() + m0 * shape.ldc + n0, workspace.data());
+    ASSERT_TRUE(workspace.intact()) << "workspace overrun";
+  }
+  void run() { run(0, shape.m, 0, shape.n); }
+
+  /// op(B) packed by a shape that says nothing of A and C.
+  Workspace<T> pack() {
+    GemmShape packing{};
+    packing.n = shape.n;
+    packing.k = shape.k;
+    packing.ldb = shape.ldb;
+    packing.trans_b = shape.trans_b;
+    Workspace<T> packed(gemm_packed_size<T>(packing));
+    gemm_pack_b<T>(packing, b.data(), packed.data());
+    EXPECT_TRUE(packed.intact()) << "packing wrote outside its buffer";
+    return packed;
+  }
+  /// Rows [m0, m1) from a packed B, by a shape that says nothing of B's storage.
+  void run_packed(Workspace<T>& packed, int64_t m0, int64_t m1) {
+    GemmShape part = shape;
+    part.m = m1 - m0;
+    part.ldb = -1;
+    part.trans_b = !shape.trans_b;
+    const std::vector<T> before(packed.data(), packed.data() + packed.size());
+    gemm_packed<T>(part, a.data() + (shape.trans_a ? m0 : m0 * shape.lda), packed.data(), has_bias ? bias.data() : nullptr,
+                   c.data() + m0 * shape.ldc);
+    ASSERT_TRUE(packed.intact() && test::same_bits(packed.data(), before.data(), static_cast<int64_t>(before.size()))) << "packed B was written";
   }
 
   void check() {
@@ -132,6 +180,24 @@ TYPED_TEST(GemmTest, MatchesDefinitionOnEveryTarget) {
         problem.run(0, size[0], 0, size[1]);
         problem.check();
         if (this->HasFailure()) return;
+      }
+    }
+  });
+}
+
+// Few columns take a way of their own when there are rows enough.
+TYPED_TEST(GemmTest, FewColumnsMatchDefinitionOnEveryTarget) {
+  on_every_target([&] {
+    for (const int64_t n : {1, 2, 3, 4, 5}) {
+      for (const int64_t m : {15, 16, 17, 31, 32, 33, 63, 64, 65, 100}) {
+        const int64_t k = 1 + (m * n) % 13 + (m == 33 ? 256 : 0);
+        for (int variant = 0; variant < 16; ++variant) {
+          SCOPED_TRACE(testing::Message() << "m " << m << " n " << n << " k " << k << " variant " << variant);
+          Problem<TypeParam> problem(m, n, k, variant & 1, variant & 2, variant & 4, variant & 8, (variant * 5) % 7);
+          problem.run();
+          problem.check();
+          if (this->HasFailure()) return;
+        }
       }
     }
   });
@@ -197,6 +263,45 @@ TYPED_TEST(GemmTest, BitsDoNotDependOnTheCut) {
   });
 }
 
+// Packed before or not: the same bits, whatever rows a call has.
+TYPED_TEST(GemmTest, PackedGivesTheBitsOfUnpacked) {
+  const int64_t sizes[][3] = {{1, 1, 1},    {1, 2, 80},    {2, 7, 3},     {5, 16, 30},   {9, 17, 256},  {64, 2, 80},    {70, 3, 257}, {33, 80, 80},
+                              {65, 82, 60}, {40, 150, 60}, {14, 31, 511}, {12, 811, 30}, {131, 40, 17}, {20, 400, 300}, {3, 48, 0},   {35, 2, 0}};
+  on_every_target([&] {
+    for (const auto& [m, n, k] : sizes) {
+      for (int variant = 0; variant < 16; ++variant) {
+        SCOPED_TRACE(testing::Message() << "m " << m << " n " << n << " k " << k << " variant " << variant);
+        Problem<TypeParam> problem(m, n, k, variant & 1, variant & 2, variant & 4, variant & 8, (variant * 3) % 5);
+        Workspace<TypeParam> packed = problem.pack();
+        problem.run();
+        const Guarded<TypeParam> unpacked = problem.c;
+        const auto expect_unpacked = [&](const char* rows) {
+          ASSERT_TRUE(problem.c.intact() && test::same_bits(problem.c.data(), unpacked.data(), unpacked.size())) << rows;
+        };
+        problem.fill_c();
+        problem.run_packed(packed, 0, m);
+        expect_unpacked("in one call");
+        problem.fill_c();
+        for (int64_t row = 0, step = 1; row < m; row += step, step = 2 * step + 1) problem.run_packed(packed, row, std::min(m, row + step));
+        expect_unpacked("in pieces");
+        EXPECT_TRUE(problem.a.intact() && problem.b.intact() && problem.bias.intact()) << "an input was written around";
+        if (this->HasFailure()) return;
+      }
+    }
+  });
+}
+
+TYPED_TEST(GemmTest, PackedSizeIsTheSameOnEveryTarget) {
+  on_every_target([&] {
+    for (const auto& [n, k, want] : {std::array<int64_t, 3>{1, 1, 16}, {16, 3, 48}, {17, 300, 9600}, {80, 0, 0}}) {
+      GemmShape shape{};
+      shape.n = n;
+      shape.k = k;
+      EXPECT_EQ(static_cast<int64_t>(gemm_packed_size<TypeParam>(shape)), want);
+    }
+  });
+}
+
 // Transposed storage is another way to hand over the same numbers.
 TYPED_TEST(GemmTest, BitsDoNotDependOnTheStorage) {
   const int64_t m = 19, n = 50, k = 270;
@@ -223,11 +328,13 @@ TYPED_TEST(GemmTest, BitsDoNotDependOnTheStorage) {
 // A row of A that holds an infinity or a not-a-number spoils that row of C alone.
 TYPED_TEST(GemmTest, NonFiniteValuesStayInTheirRow) {
   on_every_target([&] {
-    Problem<TypeParam> problem(21, 35, 40, false, false, false, false, 0);
-    for (int64_t p = 0; p < 40; ++p) problem.a[10 * 40 + p] = std::numeric_limits<TypeParam>::quiet_NaN();
-    problem.run(0, 21, 0, 35);
-    for (int64_t i = 0; i < 21; ++i) {
-      for (int64_t j = 0; j < 35; ++j) ASSERT_EQ(std::isnan(problem.c[i * 35 + j]), i == 10) << "row " << i << " column " << j;
+    for (const int64_t n : {35, 2}) {
+      Problem<TypeParam> problem(71, n, 40, false, false, false, false, 0);
+      for (int64_t p = 0; p < 40; ++p) problem.a[10 * 40 + p] = std::numeric_limits<TypeParam>::quiet_NaN();
+      problem.run();
+      for (int64_t i = 0; i < 71; ++i) {
+        for (int64_t j = 0; j < n; ++j) ASSERT_EQ(std::isnan(problem.c[i * n + j]), i == 10) << "row " << i << " column " << j;
+      }
     }
   });
 }
