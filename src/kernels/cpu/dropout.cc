@@ -1,6 +1,7 @@
 #include "seqboat/kernels/dropout.h"
 
 #include <algorithm>
+#include <cmath>
 
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "kernels/cpu/dropout.cc"
@@ -16,13 +17,19 @@ namespace HWY_NAMESPACE {
 namespace {
 
 constexpr int kRounds = 10;
-constexpr int64_t kWordsAtOnce = 256;  // draws of a row made before they are used: a kilobyte, at least four whole vectors of calls
+constexpr int64_t kGroupChannels = 8;  // a call of Philox gives 128 bits, a channel takes 16
+constexpr int64_t kGroupsAtOnce = 32;  // draws made before they are used: 4 KB with the widest vectors
 
 // The finaliser of splitmix64: a bijection in which every bit of the input reaches every bit of the output.
 uint64_t mix(uint64_t v) {
   v = (v ^ (v >> 30)) * 0xbf58476d1ce4e5b9u;
   v = (v ^ (v >> 27)) * 0x94d049bb133111ebu;
   return v ^ (v >> 31);
+}
+
+// A channel is dropped where its draw of 16 bits is below.
+int32_t dropout_threshold(double p) {
+  return p > 0 ? static_cast<int32_t>(std::lround(std::min(p, 1.0) * 65536)) : 0;
 }
 
 // For a fixed seed a bijection of the packed fields; what does not fit into them changes the seed instead.
@@ -37,88 +44,195 @@ uint64_t philox_key(const DropoutKey& key) {
   return mix(packed ^ seed);
 }
 
-// low and high halves of the products of 32-bit lanes.
-template <class D, class V>
-HWY_INLINE void multiply(D d, V a, V multiplier, V& low, V& high) {
+// Lanes of 64 bits of which only the lower half counts: what the upper one holds is never looked at, so a product stays where the multiplication
+// leaves it, its lower half in place and its upper half one exchange of halves away.
+using D64 = hn::ScalableTag<uint64_t>;
+using V64 = hn::Vec<D64>;
+
+HWY_INLINE V64 product_of_low_halves(D64 d, V64 a, V64 b) {
 #if HWY_TARGET == HWY_SCALAR
-  const uint64_t product = uint64_t{hn::GetLane(a)} * hn::GetLane(multiplier);
-  low = hn::Set(d, static_cast<uint32_t>(product));
-  high = hn::Set(d, static_cast<uint32_t>(product >> 32));
+  return hn::Set(d, (hn::GetLane(a) & 0xffffffffu) * (hn::GetLane(b) & 0xffffffffu));
 #else
-  const hn::Repartition<uint64_t, D> wide;
-  const auto even = hn::MulEven(a, multiplier);
-  const auto odd = hn::MulEven(hn::BitCast(d, hn::ShiftRight<32>(hn::BitCast(wide, a))), multiplier);
-  low = hn::OddEven(hn::BitCast(d, hn::ShiftLeft<32>(odd)), hn::BitCast(d, even));
-  high = hn::OddEven(hn::BitCast(d, odd), hn::BitCast(d, hn::ShiftRight<32>(even)));
+  static_cast<void>(d);
+  const hn::RepartitionToNarrow<D64> d32;
+  return hn::MulEven(hn::BitCast(d32, a), hn::BitCast(d32, b));
 #endif
 }
 
-// Draws for channels 0 .. 4 * Lanes(d) - 1 after the first channel group: a lane is a call of Philox, its four words lie side by side.
-template <class D, class V>
-HWY_INLINE void draw(D d, V c0, V c1, V c2, V c3, uint32_t key0, uint32_t key1, uint32_t* words) {
-  const V multiplier0 = hn::Set(d, 0xD2511F53u), multiplier1 = hn::Set(d, 0xCD9E8D57u);
-  for (int round = 0; round < kRounds; ++round) {
-    V low0, high0, low1, high1;
-    multiply(d, c0, multiplier0, low0, high0);
-    multiply(d, c2, multiplier1, low1, high1);
-    c0 = hn::Xor(hn::Xor(high1, c1), hn::Set(d, key0));
-    c1 = low1;
-    c2 = hn::Xor(hn::Xor(high0, c3), hn::Set(d, key1));
-    c3 = low0;
-    key0 += 0x9E3779B9u;
-    key1 += 0xBB67AE85u;
-  }
-  hn::StoreInterleaved4(c0, c1, c2, c3, d, words);
+HWY_INLINE V64 high_half(D64 d, V64 v) {
+#if HWY_TARGET == HWY_SCALAR
+  static_cast<void>(d);
+  return hn::ShiftRight<32>(v);
+#else
+  const hn::RepartitionToNarrow<D64> d32;
+  return hn::BitCast(d, hn::Shuffle2301(hn::BitCast(d32, v)));
+#endif
 }
 
-// x[i] where words[i] >= threshold, times scale.
-template <class D, class Io>
-HWY_INLINE hn::Vec<D> keep(D d, Io io, const float* x, const uint32_t* words, uint32_t threshold, float scale) {
-  const hn::RebindToUnsigned<D> du;
-  const auto dropped = hn::RebindMask(d, hn::Lt(hn::LoadU(du, words), hn::Set(du, threshold)));
-  return hn::IfThenZeroElse(dropped, hn::Mul(io.load(d, x), hn::Set(d, scale)));
+// Eight rows (with 512 bits) side by side, a row a lane: no row's end leaves lanes idle, and what depends on the row alone is computed once.
+// Philox's first two rounds, as far as they do not know the channel: with c0 the only word that does,
+//   round 0:  c0' = high(c2 M1) ^ c1 ^ k   c1' = low(c2 M1)   c2' = high(c0 M0) ^ c3 ^ k   c3' = low(c0 M0)
+// the first two do not know it, and in round 1 neither does their product.
+struct RowLanes {
+  V64 position_high;  // shifted to its place in word 0
+  V64 word2, word0_of_2, word2_of_2, word3_of_2;
+};
+
+struct RoundKeys {
+  uint64_t k0[kRounds], k1[kRounds];
+};
+
+RoundKeys round_keys(const DropoutKey& key) {
+  const uint64_t mixed = philox_key(key);
+  RoundKeys out;
+  for (uint32_t round = 0; round < uint32_t{kRounds}; ++round) {
+    out.k0[round] = static_cast<uint32_t>(mixed) + round * 0x9E3779B9u;
+    out.k1[round] = static_cast<uint32_t>(mixed >> 32) + round * 0xBB67AE85u;
+  }
+  return out;
 }
-template <class D, class Io>
-HWY_INLINE hn::Vec<D> keep(D d, Io io, const double* x, const uint32_t* words, uint32_t threshold, double scale) {
-  const hn::RebindToUnsigned<D> du;
-  const hn::Rebind<uint32_t, D> half;
-  const auto dropped = hn::RebindMask(d, hn::Lt(hn::PromoteTo(du, hn::LoadU(half, words)), hn::Set(du, uint64_t{threshold})));
-  return hn::IfThenZeroElse(dropped, hn::Mul(io.load(d, x), hn::Set(d, scale)));
+
+HWY_INLINE RowLanes start_rows(D64 d, const RoundKeys& keys, V64 sequence, V64 position) {
+  const V64 multiplier0 = hn::Set(d, 0xD2511F53u), multiplier1 = hn::Set(d, 0xCD9E8D57u);
+  const V64 p1 = product_of_low_halves(d, sequence, multiplier1);
+  const V64 word0 = hn::Xor3(high_half(d, p1), position, hn::Set(d, keys.k0[0]));
+  const V64 p0 = product_of_low_halves(d, word0, multiplier0);
+  RowLanes out;
+  out.position_high = hn::ShiftLeft<22>(hn::ShiftRight<32>(position));
+  out.word2 = hn::Xor(high_half(d, sequence), hn::Set(d, keys.k1[0]));
+  out.word0_of_2 = hn::Xor(p1, hn::Set(d, keys.k0[1]));
+  out.word2_of_2 = hn::Xor(high_half(d, p0), hn::Set(d, keys.k1[1]));
+  out.word3_of_2 = p0;
+  return out;
+}
+
+// Draws of kGroups groups of channels, from `group` on, for all lanes' rows. The chains of multiplications are long and do not depend on each other.
+template <int kGroups>
+HWY_INLINE void draw(D64 d, const RoundKeys& keys, const RowLanes& rows, int64_t group, uint16_t* draws) {
+  const V64 multiplier0 = hn::Set(d, 0xD2511F53u), multiplier1 = hn::Set(d, 0xCD9E8D57u);
+  V64 c0[kGroups], c1[kGroups], c2[kGroups], c3[kGroups];
+  for (int g = 0; g < kGroups; ++g) {
+    const V64 p0 = product_of_low_halves(d, hn::Or(rows.position_high, hn::Set(d, static_cast<uint64_t>(group + g))), multiplier0);
+    const V64 p1 = product_of_low_halves(d, hn::Xor(high_half(d, p0), rows.word2), multiplier1);
+    c0[g] = hn::Xor(high_half(d, p1), rows.word0_of_2);
+    c1[g] = p1;
+    c2[g] = hn::Xor(p0, rows.word2_of_2);
+    c3[g] = rows.word3_of_2;
+  }
+  for (int round = 2; round < kRounds - 1; ++round) {
+    const V64 k0 = hn::Set(d, keys.k0[round]), k1 = hn::Set(d, keys.k1[round]);
+    for (int g = 0; g < kGroups; ++g) {
+      const V64 p0 = product_of_low_halves(d, c0[g], multiplier0), p1 = product_of_low_halves(d, c2[g], multiplier1);
+      c0[g] = hn::Xor3(high_half(d, p1), c1[g], k0);
+      c1[g] = p1;
+      c2[g] = hn::Xor3(high_half(d, p0), c3[g], k1);
+      c3[g] = p0;
+    }
+  }
+  // The last round leaves the words in pairs: a product's lower half is word 1 or 3, its upper half goes into word 0 or 2.
+  const V64 k0 = hn::Set(d, keys.k0[kRounds - 1]), k1 = hn::Set(d, keys.k1[kRounds - 1]);
+  for (int g = 0; g < kGroups; ++g) {
+    const V64 p0 = product_of_low_halves(d, c0[g], multiplier0), p1 = product_of_low_halves(d, c2[g], multiplier1);
+    const V64 words10 = hn::Xor(p1, hn::ShiftLeft<32>(hn::Xor(c1[g], k0))), words32 = hn::Xor(p0, hn::ShiftLeft<32>(hn::Xor(c3[g], k1)));
+    uint64_t* to = reinterpret_cast<uint64_t*>(draws) + g * 2 * static_cast<int64_t>(hn::Lanes(d));
+#if HWY_TARGET == HWY_SCALAR
+    hn::StoreU(words10, d, to);
+    hn::StoreU(words32, d, to + 1);
+#else
+    // Even lanes' rows, then odd lanes' rows: see draws_of_lane.
+    hn::Store(hn::InterleaveLower(d, words10, words32), d, to);
+    hn::Store(hn::InterleaveUpper(d, words10, words32), d, to + hn::Lanes(d));
+#endif
+  }
+}
+
+// Where the draws of a lane's row lie within those of a group.
+HWY_INLINE int64_t draws_of_lane(int64_t lane, int64_t lanes) {
+  return lanes == 1 ? 0 : kGroupChannels * (lane % 2 * (lanes / 2) + lane / 2);
+}
+
+// The 16-bit draws of a vector of channels that begins at a multiple of its width; draws of the row's groups lie `stride` apart.
+template <class D16>
+HWY_INLINE hn::Vec<D16> load_draws(D16 d, const uint16_t* draws, int64_t stride, int64_t channel) {
+  const uint16_t* from = draws + channel / kGroupChannels * stride + channel % kGroupChannels;
+  constexpr size_t kWidth = hn::MaxLanes(D16());
+  static_assert(kWidth <= 2 * kGroupChannels);
+#if HWY_TARGET != HWY_SCALAR
+  if constexpr (kWidth > kGroupChannels) {
+    const hn::Half<D16> half;
+    return hn::Combine(d, hn::LoadU(half, from + stride), hn::LoadU(half, from));
+  }
+#endif
+  return hn::LoadU(d, from);
+}
+
+// A mask of what is dropped from draws and threshold, as 32-bit or 64-bit lanes.
+template <class D>
+HWY_INLINE hn::Mask<D> is_dropped(D d, const uint16_t* draws, int64_t stride, int64_t channel, int32_t threshold) {
+  const hn::Rebind<uint16_t, D> d16;
+  const hn::Rebind<int32_t, D> d32;
+  const auto wide = hn::PromoteTo(d32, load_draws(d16, draws, stride, channel));
+  if constexpr (sizeof(hn::TFromD<D>) == 4) {
+    return hn::RebindMask(d, hn::Lt(wide, hn::Set(d32, threshold)));
+  } else {
+    const hn::Rebind<int64_t, D> d64;
+    return hn::RebindMask(d, hn::Lt(hn::PromoteTo(d64, wide), hn::Set(d64, int64_t{threshold})));
+  }
+}
+
+// Groups whose draws are computed together: as many as the registers hold with the keys of all rounds beside them.
+#if HWY_TARGET == HWY_AVX3 || HWY_TARGET == HWY_AVX3_DL
+constexpr int kGroupsTogether = 4;
+#else
+constexpr int kGroupsTogether = 2;
+#endif
+
+// Not inlined: the keys of all rounds want the registers for themselves.
+HWY_NOINLINE void draw_groups(const RoundKeys& keys, const RowLanes& rows, int64_t first_group, int64_t groups, uint16_t* draws) {
+  const D64 d;
+  const int64_t stride = static_cast<int64_t>(hn::Lanes(d)) * kGroupChannels;
+  int64_t g = 0;
+  for (; g + kGroupsTogether <= groups; g += kGroupsTogether) draw<kGroupsTogether>(d, keys, rows, first_group + g, draws + g * stride);
+  for (; g < groups; ++g) draw<1>(d, keys, rows, first_group + g, draws + g * stride);
+}
+
+// body(i, dropped, scale, io) for every vector of the rows' elements; i counts from x.
+template <class T, class Body>
+HWY_INLINE void for_each_draw(const DropoutKey& key, double p, int64_t row_begin, int64_t row_end, int64_t dim, const int64_t* sequence_ids,
+                              const int64_t* positions, const Body& body) {
+  const int32_t threshold = dropout_threshold(p);
+  const RoundKeys keys = round_keys(key);
+  const hn::ScalableTag<T> d;
+  const D64 d64;
+  const int64_t lanes = static_cast<int64_t>(hn::Lanes(d64)), stride = lanes * kGroupChannels;
+  const auto scale = hn::Set(d, static_cast<T>(65536.0 / std::max(1, 65536 - threshold)));
+  // Room for the group after the last one, which a vector wider than a group looks at.
+  HWY_ALIGN uint16_t draws[(kGroupsAtOnce + 1) * kGroupChannels * hn::MaxLanes(D64())];
+  for (int64_t first = row_begin; first < row_end; first += lanes) {
+    const int64_t count = std::min(lanes, row_end - first);
+    const auto load_ids = [&](const int64_t* ids)
+                              HWY_ATTR { return load_partial(d64, reinterpret_cast<const uint64_t*>(ids + first), static_cast<size_t>(count)); };
+    const RowLanes rows = start_rows(d64, keys, load_ids(sequence_ids), load_ids(positions));
+    for (int64_t begin = 0; begin < dim; begin += kGroupsAtOnce * kGroupChannels) {
+      const int64_t channels = std::min(kGroupsAtOnce * kGroupChannels, dim - begin);
+      const int64_t first_group = begin / kGroupChannels, groups = (channels + kGroupChannels - 1) / kGroupChannels;
+      draw_groups(keys, rows, first_group, groups, draws);
+      for (int64_t lane = 0; lane < count; ++lane) {
+        const uint16_t* own = draws + draws_of_lane(lane, lanes);
+        const int64_t at = (first + lane) * dim + begin;
+        for_each_vector(d, channels, [&](int64_t i, auto io) HWY_ATTR { body(at + i, is_dropped(d, own, stride, i, threshold), scale, io); });
+      }
+    }
+  }
 }
 
 template <class T>
 void dropout(const DropoutKey& key, double p, int64_t row_begin, int64_t row_end, int64_t dim, const int64_t* sequence_ids, const int64_t* positions,
              const T* x, T* y) {
-  if (!(p < 1)) {
-    std::fill(y + row_begin * dim, y + row_end * dim, T{0});
-    return;
-  }
-  const uint32_t threshold = p > 0 ? static_cast<uint32_t>(p * 0x1p32) : 0;
-  const T scale = static_cast<T>(1 / (1 - std::max(p, 0.0)));
-  const uint64_t mixed = philox_key(key);
-  const uint32_t key0 = static_cast<uint32_t>(mixed), key1 = static_cast<uint32_t>(mixed >> 32);
-
   const hn::ScalableTag<T> d;
-  const hn::ScalableTag<uint32_t> d32;
-  const int64_t calls = static_cast<int64_t>(hn::Lanes(d32));
-  // Room for what the last, partly used vector of calls and the last load of a partial vector reach beyond.
-  HWY_ALIGN uint32_t words[kWordsAtOnce + HWY_MAX_BYTES];
-  for (int64_t row = row_begin; row < row_end; ++row) {
-    const uint64_t position = static_cast<uint64_t>(positions[row]), sequence = static_cast<uint64_t>(sequence_ids[row]);
-    const auto c1 = hn::Set(d32, static_cast<uint32_t>(position));
-    const auto c2 = hn::Set(d32, static_cast<uint32_t>(sequence)), c3 = hn::Set(d32, static_cast<uint32_t>(sequence >> 32));
-    const uint32_t position_high = static_cast<uint32_t>(position >> 32) << 22;
-    for (int64_t begin = 0; begin < dim; begin += kWordsAtOnce) {
-      const int64_t count = std::min(kWordsAtOnce, dim - begin);
-      for (int64_t at = 0; at < count; at += 4 * calls) {
-        const auto group = hn::Iota(d32, static_cast<uint32_t>((begin + at) / 4));
-        draw(d32, hn::Or(group, hn::Set(d32, position_high)), c1, c2, c3, key0, key1, words + at);
-      }
-      const T* from = x + row * dim + begin;
-      T* to = y + row * dim + begin;
-      for_each_vector(d, count, [&](int64_t i, auto io) HWY_ATTR { io.store(d, keep(d, io, from + i, words + i, threshold, scale), to + i); });
-    }
-  }
+  for_each_draw<T>(key, p, row_begin, row_end, dim, sequence_ids, positions, [&](int64_t i, auto dropped, auto scale, auto io) HWY_ATTR {
+    io.store(d, hn::IfThenZeroElse(dropped, hn::Mul(io.load(d, x + i), scale)), y + i);
+  });
 }
 
 // Dispatch tables hold functions, not templates: one name for each type.

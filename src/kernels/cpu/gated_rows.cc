@@ -14,44 +14,53 @@ namespace seqboat::kernels {
 namespace HWY_NAMESPACE {
 namespace {
 
+// Rows that share a load of what belongs to the columns. Few, and side by side: a walk down all rows of one column would meet only a handful of the
+// cache's sets where the stride is a power of two.
+constexpr int64_t kRowsAtOnce = 4;
+
 template <class T>
 void qk_affine_fwd(int64_t rows, int64_t d_attn, const T* z, int64_t z_stride, const T* gamma, const T* beta, T* q, int64_t q_stride, T* k,
                    int64_t k_stride) {
   const hn::ScalableTag<T> d;
-  // Down the rows, so that the weights stay in registers: the rows are in the cache anyhow.
-  for_each_vector(d, d_attn, [&](int64_t j, auto io) HWY_ATTR {
-    const auto g0 = io.load(d, gamma + j), g1 = io.load(d, gamma + d_attn + j);
-    const auto b0 = io.load(d, beta + j), b1 = io.load(d, beta + d_attn + j);
-    for (int64_t i = 0; i < rows; ++i) {
-      const auto v = io.load(d, z + i * z_stride + j);
-      io.store(d, hn::Add(hn::Mul(v, g0), b0), q + i * q_stride + j);
-      io.store(d, hn::Add(hn::Mul(v, g1), b1), k + i * k_stride + j);
-    }
-  });
+  for (int64_t begin = 0; begin < rows; begin += kRowsAtOnce) {
+    const int64_t end = HWY_MIN(rows, begin + kRowsAtOnce);
+    for_each_vector(d, d_attn, [&](int64_t j, auto io) HWY_ATTR {
+      const auto g0 = io.load(d, gamma + j), g1 = io.load(d, gamma + d_attn + j);
+      const auto b0 = io.load(d, beta + j), b1 = io.load(d, beta + d_attn + j);
+      for (int64_t i = begin; i < end; ++i) {
+        const auto v = io.load(d, z + i * z_stride + j);
+        io.store(d, hn::Add(hn::Mul(v, g0), b0), q + i * q_stride + j);
+        io.store(d, hn::Add(hn::Mul(v, g1), b1), k + i * k_stride + j);
+      }
+    });
+  }
 }
 
 template <class T>
 void qk_affine_bwd(int64_t rows, int64_t d_attn, const T* z, int64_t z_stride, const T* gamma, const T* dq, int64_t dq_stride, const T* dk,
                    int64_t dk_stride, T* dz, int64_t dz_stride, T* dgamma, T* dbeta) {
   const hn::ScalableTag<T> d;
-  for_each_vector(d, d_attn, [&](int64_t j, auto io) HWY_ATTR {
-    const auto g0 = io.load(d, gamma + j), g1 = io.load(d, gamma + d_attn + j);
-    auto dg0 = io.load(d, dgamma + j), dg1 = io.load(d, dgamma + d_attn + j);
-    auto db0 = io.load(d, dbeta + j), db1 = io.load(d, dbeta + d_attn + j);
-    for (int64_t i = 0; i < rows; ++i) {
-      const auto v = io.load(d, z + i * z_stride + j);
-      const auto q = io.load(d, dq + i * dq_stride + j), k = io.load(d, dk + i * dk_stride + j);
-      io.store(d, hn::Add(hn::Mul(q, g0), hn::Mul(k, g1)), dz + i * dz_stride + j);
-      dg0 = hn::Add(dg0, hn::Mul(q, v));
-      dg1 = hn::Add(dg1, hn::Mul(k, v));
-      db0 = hn::Add(db0, q);
-      db1 = hn::Add(db1, k);
-    }
-    io.store(d, dg0, dgamma + j);
-    io.store(d, dg1, dgamma + d_attn + j);
-    io.store(d, db0, dbeta + j);
-    io.store(d, db1, dbeta + d_attn + j);
-  });
+  for (int64_t begin = 0; begin < rows; begin += kRowsAtOnce) {
+    const int64_t end = HWY_MIN(rows, begin + kRowsAtOnce);
+    for_each_vector(d, d_attn, [&](int64_t j, auto io) HWY_ATTR {
+      const auto g0 = io.load(d, gamma + j), g1 = io.load(d, gamma + d_attn + j);
+      auto dg0 = io.load(d, dgamma + j), dg1 = io.load(d, dgamma + d_attn + j);
+      auto db0 = io.load(d, dbeta + j), db1 = io.load(d, dbeta + d_attn + j);
+      for (int64_t i = begin; i < end; ++i) {
+        const auto v = io.load(d, z + i * z_stride + j);
+        const auto q = io.load(d, dq + i * dq_stride + j), k = io.load(d, dk + i * dk_stride + j);
+        io.store(d, hn::Add(hn::Mul(q, g0), hn::Mul(k, g1)), dz + i * dz_stride + j);
+        dg0 = hn::Add(dg0, hn::Mul(q, v));
+        dg1 = hn::Add(dg1, hn::Mul(k, v));
+        db0 = hn::Add(db0, q);
+        db1 = hn::Add(db1, k);
+      }
+      io.store(d, dg0, dgamma + j);
+      io.store(d, dg1, dgamma + d_attn + j);
+      io.store(d, db0, dbeta + j);
+      io.store(d, db1, dbeta + d_attn + j);
+    });
+  }
 }
 
 template <class T>

@@ -32,10 +32,16 @@ uint64_t mix_ref(uint64_t v) {
 bool keep_ref(const DropoutKey& key, double p, uint64_t sequence, uint64_t position, uint64_t channel) {
   const uint64_t packed = key.site | uint64_t{key.layer} << 8 | uint64_t{key.micro_batch} << 20 | key.update << 32;
   const uint64_t mixed = mix_ref(packed ^ mix_ref(key.seed + 0x9e3779b97f4a7c15u));
-  const auto words = philox4x32({static_cast<uint32_t>(channel / 4 | (position >> 32) << 22), static_cast<uint32_t>(position),
+  const auto words = philox4x32({static_cast<uint32_t>(channel / 8 | (position >> 32) << 22), static_cast<uint32_t>(position),
                                  static_cast<uint32_t>(sequence), static_cast<uint32_t>(sequence >> 32)},
                                 {static_cast<uint32_t>(mixed), static_cast<uint32_t>(mixed >> 32)});
-  return words[channel % 4] >= p * 0x1p32;
+  const uint32_t draws[] = {words[1] & 0xffff, words[1] >> 16, words[0] & 0xffff, words[0] >> 16,
+                            words[3] & 0xffff, words[3] >> 16, words[2] & 0xffff, words[2] >> 16};
+  return draws[channel % 8] >= std::round(p * 65536);
+}
+// What the kept ones are multiplied with: one over the probability with which they are kept.
+double scale_ref(double p) {
+  return 65536 / (65536 - std::round(p * 65536));
 }
 
 // The mask of rows at the given places, through ones.
@@ -53,8 +59,13 @@ TYPED_TEST_SUITE(Dropout, Types);
 
 TYPED_TEST(Dropout, EqualsItsDefinitionOnEveryTarget) {
   using T = TypeParam;
-  const std::vector<int64_t> sequences = {0, 0, 5, int64_t{1} << 40}, positions = {0, 1, 4000000000, (int64_t{1} << 41) + 7};
-  const int64_t rows = 4;
+  // More rows than any vector has lanes, with a rest.
+  std::vector<int64_t> sequences = {0, 0, 5, int64_t{1} << 40, -3}, positions = {0, 1, 4000000000, (int64_t{1} << 41) + 7, 12};
+  for (int64_t r = 5; r < 19; ++r) {
+    sequences.push_back(r / 3);
+    positions.push_back(r * r);
+  }
+  const int64_t rows = static_cast<int64_t>(sequences.size());
   const double p = 0.3;
   on_every_target([&] {
     for (int64_t dim : awkward_sizes()) {
@@ -65,7 +76,7 @@ TYPED_TEST(Dropout, EqualsItsDefinitionOnEveryTarget) {
         dropout(kKey, p, 0, rows, width, sequences.data(), positions.data(), x.data(), y.data());
         for (int64_t r = 0; r < rows; ++r) {
           for (int64_t c = 0; c < width; ++c) {
-            const T want = keep_ref(kKey, p, sequences[r], positions[r], c) ? x[r * width + c] * static_cast<T>(1 / (1 - p)) : T{0};
+            const T want = keep_ref(kKey, p, sequences[r], positions[r], c) ? x[r * width + c] * static_cast<T>(scale_ref(p)) : T{0};
             ASSERT_TRUE(same_bits(&want, &y[r * width + c], 1)) << r << ", " << c;
           }
         }
@@ -98,6 +109,28 @@ TYPED_TEST(Dropout, EdgesOfTheProbability) {
     for (T v : y) EXPECT_TRUE(v == T{0} || std::isinf(v));
     EXPECT_NE(std::count(y.begin(), y.end(), T{0}), 0);
     EXPECT_TRUE(y.intact());
+  });
+}
+
+// Probabilities are multiples of 2^-16: the draws and the scale know the same one, at both ends too.
+TYPED_TEST(Dropout, TheProbabilityIsRounded) {
+  using T = TypeParam;
+  const int64_t rows = 9, dim = 4096;
+  const std::vector<int64_t> sequences(rows, 3), positions = {0, 1, 2, 3, 4, 5, 6, 7, 8};
+  const std::vector<T> x(rows * dim, T{1});
+  std::vector<T> y(rows * dim);
+  on_every_target([&] {
+    for (double p : {0x0.fp-17, 1e-5, 0x1p-16, 1e-3, 0.1, 0.25, 0.999, 1 - 0x1p-16, 1 - 1e-5}) {
+      dropout(kKey, p, 0, rows, dim, sequences.data(), positions.data(), x.data(), y.data());
+      for (int64_t r = 0; r < rows; ++r) {
+        for (int64_t c = 0; c < dim; ++c) {
+          const T want = keep_ref(kKey, p, sequences[r], positions[r], c) ? static_cast<T>(scale_ref(p)) : T{0};
+          ASSERT_EQ(y[r * dim + c], want) << p << ": " << r << ", " << c;
+        }
+      }
+    }
+    dropout(kKey, 1 - 0x0.fp-17, 0, rows, dim, sequences.data(), positions.data(), x.data(), y.data());
+    EXPECT_EQ(std::count(y.begin(), y.end(), T{0}), rows * dim);
   });
 }
 
