@@ -49,6 +49,60 @@ LANGUAGE_MODELS = {
 }
 
 
+# A recipe for benchmarks/reference/run.py: every other key has its default.
+RECIPE = """
+[model]
+vocab_size = 20
+d_model = 32
+d_attn = 8
+n_layers = 2
+window_size = 8
+dropout = 0.1
+[task]
+classes = 10
+[data]
+name = "synthetic"
+length = 64
+[train]
+batch_size = 3
+"""
+
+
+class TimingTheReferences(CliTest):
+    @classmethod
+    def setUpClass(cls):
+        cls.python = torch_python()
+
+    def run_reference(self, code, *words):
+        (self.dir / "tiny.toml").write_text(RECIPE)
+        script = SOURCE_DIR / "benchmarks/reference/run.py"
+        done = subprocess.run([self.python, "-B", str(script), *map(str, words)], capture_output=True, text=True, timeout=self.timeout)
+        self.assertEqual(done.returncode, code, done.stderr)
+        return json.loads(done.stdout) if code == 0 else done.stderr
+
+    def test_what_is_printed(self):
+        for model, mode, more in (("padded", "train", ()), ("blocked", "forward", ()), ("transformer", "train", ()), ("padded", "forward", ("--set", "task.kind=language-model", "--set", "model.causal=true"))):
+            rate = () if model == "transformer" else ("--activation-rate", 0.25)
+            got = self.run_reference(0, "--model", model, "--recipe", self.dir / "tiny.toml", "--mode", mode, "--repetitions", 2, *rate, *more)
+            self.assertEqual((got["model"], got["mode"], got["batch"], got["length"], got["threads"], got["repetitions"]), (model, mode, 3, 64, 1, 2))
+            self.assertLess(0, got["ms"]["min"])
+            self.assertLessEqual(got["ms"]["min"], got["ms"]["median"])
+            self.assertAlmostEqual(got["tokens_per_s"] * got["ms"]["min"] / 1000, 192, places=6)
+            self.assertGreater(got["added_rss_bytes"], 0)
+            self.assertEqual(len(got["activation_rate"]), 0 if model == "transformer" else 2)
+            for active in got["activation_rate"]:
+                self.assertLess(abs(active - 0.25), 0.15)
+                self.assertAlmostEqual(active * 192, round(active * 192), places=4)
+        self.assertEqual(len(set(got["activation_rate"])), 2)  # each layer decides by itself
+
+    def test_what_is_refused(self):
+        common = ("--model", "padded", "--recipe", self.dir / "tiny.toml")
+        self.assertIn("no recipe 'nothing'", self.run_reference(2, "--model", "padded", "--recipe", "nothing"))
+        self.assertIn("--set a=1: expected section.key=value", self.run_reference(2, *common, "--set", "a=1"))
+        self.assertIn("position = simple or local or rotary, found t5", self.run_reference(3, *common, "--set", "model.position=t5"))
+        self.assertIn("data.length", self.run_reference(3, *common, "--set", "data.length=0"))
+
+
 @unittest.skipUnless(HAS_TRAIN, "this build has no LibTorch: no train, no eval")
 class Reference(CliTest):
     @classmethod
