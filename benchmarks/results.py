@@ -69,9 +69,7 @@ class Cell:
             # Where a system does not tell a peak from the one before, there is none.
             self.added_mb = min((result["added_rss_bytes"] / 1e6 for result in done if result["added_rss_bytes"] is not None), default=None)
             self.us_per_token = 1000 * self.ms / (self.best["batch"] * self.best["length"])
-            # The machine's speed is measured beside each step, so a share of it belongs to its own repetition.
-            self.limit_share = max((r["limit_fraction"] for r in done if r.get("limit_fraction")), default=None)
-            self.reachable_share = max((r["reachable_fraction"] for r in done if r.get("reachable_fraction")), default=None)
+            self.limit_share, self.reachable_share = self.best.get("limit_fraction"), self.best.get("reachable_fraction")
 
 
 def cells(lines, sweep, **wanted):
@@ -199,9 +197,10 @@ def table_activation(what, unit):
                 by_rate = {at[2]: contenders.get(name) for at, contenders in found.items() if at[0] == recipe}
                 # The share that the target speaks of; of the Transformer, to which rates mean nothing, there is none.
                 share = "–" if name == "transformer" else ratio(by_rate.get(low), by_rate.get(rates[-1]), what).removesuffix(" ×")
-                rows.append([recipe, CONTENDERS[name], *(of_cell(by_rate.get(rate), what) for rate in rates), share])
+                rows.append([recipe, CONTENDERS[name], *(of_cell(by_rate.get(rate), what) for rate in rates), *([share] if low != rates[-1] else [])])
             rows.sort(key=lambda row: list(dict.fromkeys(at[0] for at in found)).index(row[0]))
-            texts.append(markdown([f"{mode}, {unit}", "", *map(rate_text, rates), f"{rate_text(low)} / {rate_text(rates[-1])}"], rows) + "\n\n" + notes(found))
+            head = [f"{mode}, {unit}", "", *map(rate_text, rates)] + ([f"{rate_text(low)} / {rate_text(rates[-1])}"] if low != rates[-1] else [])
+            texts.append(markdown(head, rows) + "\n\n" + notes(found))
         return "\n\n".join(texts) or None
 
     return render

@@ -95,6 +95,17 @@ class TimingTheReferences(CliTest):
                 self.assertAlmostEqual(active * 192, round(active * 192), places=4)
         self.assertEqual(len(set(got["activation_rate"])), 2)  # each layer decides by itself
 
+    def test_the_same_tokens_are_activated_as_by_bench(self):
+        if not HAS_TRAIN or "bench" not in self.help_of()["verbs"]:
+            self.skipTest("this program has no verb bench")
+        (self.dir / "tiny.toml").write_text(RECIPE)
+        options = ("--recipe", self.dir / "tiny.toml", "--mode", "train", "--activation-rate", 0.3, "--threads", 1)
+        ours = self.json_of("bench", *options, "--set", "optim.lr=0.001", "--set", "train.steps=1", "--quiet")
+        theirs = self.run_reference(0, "--model", "padded", *options)
+        self.assertEqual((ours["params"], ours["batch"], ours["length"]), (theirs["params"], theirs["batch"], theirs["length"]))
+        for a, b in zip(ours["activation_rate"], theirs["activation_rate"], strict=True):
+            self.assertAlmostEqual(a, b, places=6)
+
     def test_what_is_refused(self):
         common = ("--model", "padded", "--recipe", self.dir / "tiny.toml")
         self.assertIn("no recipe 'nothing'", self.run_reference(2, "--model", "padded", "--recipe", "nothing"))
@@ -155,14 +166,14 @@ class Reference(CliTest):
         jobs, ours, names = [], [], []
         for name, changes in CLASSIFIERS.items():
             run = self.untrained(f"classifier-{len(names)}", "lra/listops", {**LISTOPS, **changes})
-            ours.append(self.json_of("eval", run))
+            ours.append(self.json_of("eval", run, "--threads", 1))
             jobs.append({"what": "eval", "model": run / "model", "data": self.listops_file("test")})
             names.append(name)
         file = self.text(1500)
         for name, changes in LANGUAGE_MODELS.items():
             run = self.untrained(f"language-model-{len(names)}", "lm/bytes-small", {**BYTES, **changes}, "--data", file)
             # 1500 is no multiple of 32: the last block is shorter than the others.
-            ours.append(self.json_of("eval", run, "--set", "data.valid_share=0", "--set", "data.test_share=1"))
+            ours.append(self.json_of("eval", run, "--threads", 1, "--set", "data.valid_share=0", "--set", "data.test_share=1"))
             jobs.append({"what": "eval", "model": run / "model", "data": file, "block": 32})
             names.append(name)
         plain = self.reference(jobs)
@@ -182,7 +193,7 @@ class Reference(CliTest):
 
     def test_another_model_is_noticed(self):
         run = self.untrained("a", "lra/listops", {**LISTOPS, "model.truncation": 9, "model.prenorm": True, "model.attention": "relu2"})
-        ours = self.json_of("eval", run)
+        ours = self.json_of("eval", run, "--threads", 1)
         changes = [{}, {"truncation": 10}, {"truncation": 0}, {"window_size": 7}, {"attention": "laplace"}, {"router_bias": 0.05}, {"pool": "first"}]
         job = {"what": "eval", "model": run / "model", "data": self.listops_file("test")}
         same, *others = self.reference([{**job, "config": change} for change in changes])

@@ -20,6 +20,7 @@ from model import Model, complete, loss_sum, make_optimizer, read_safetensors, t
 from padded_seqboat import Encoder, GatedAttentionUnit  # noqa: E402
 
 torch.set_default_dtype(torch.float64)
+torch.set_num_threads(1)  # on a busy machine the threads of these tiny sums wait for each other
 LISTOPS = {word: 4 + i for i, word in enumerate("[MIN [MAX [MED [SM ] 0 1 2 3 4 5 6 7 8 9".split())}
 
 
