@@ -21,6 +21,9 @@ HAS_TRAIN = os.environ.get("SEQBOAT_EXPECT_TRAIN", str(int(any(pathlib.Path(BINA
 _VENV_PYTHON = SOURCE_DIR / ".venv/bin/python3"
 TENSORBOARD_PYTHON = os.environ.get("SEQBOAT_TENSORBOARD_PYTHON") or (str(_VENV_PYTHON) if _VENV_PYTHON.exists() else sys.executable)
 
+# So is the PyTorch that the references of benchmarks/reference run on.
+TORCH_PYTHON = os.environ.get("SEQBOAT_TORCH_PYTHON") or (str(_VENV_PYTHON) if _VENV_PYTHON.exists() else sys.executable)
+
 MODEL_CONFIG = {
     "layer": "seqboat", "encoder": "ema", "input": "tokens", "vocab_size": 20, "channels": 1, "d_model": 8, "d_hidden": 16, "d_attn": 4,
     "d_state": 2, "n_layers": 1, "window_size": 4, "truncation": 0, "causal": False, "attention": "softmax", "position": "simple",
@@ -83,6 +86,14 @@ def read_events(folder):
     if done.returncode != 0:
         raise AssertionError(f"TensorBoard cannot read {folder}:\n{done.stderr}")
     return json.loads(done.stdout)
+
+
+def torch_python():
+    """The Python that has torch. Skips the test where there is none, unless one was named: CMake names the one that it found LibTorch by."""
+    command = [TORCH_PYTHON, "-B", "-c", "import importlib.util, sys; sys.exit(importlib.util.find_spec('torch') is None)"]
+    if not os.environ.get("SEQBOAT_TORCH_PYTHON") and subprocess.run(command).returncode != 0:
+        raise unittest.SkipTest(f"the Python package torch is not installed for {TORCH_PYTHON}; SEQBOAT_TORCH_PYTHON names another Python")
+    return TORCH_PYTHON
 
 
 class CliTest(unittest.TestCase):
