@@ -8,6 +8,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <initializer_list>
 #include <utility>
 
 #include "ops/common.h"
@@ -104,31 +105,54 @@ struct UnitActivations {
 
 // ---- products of blocks of rows ----
 
-/// y (rows, out) = x (rows, in) W^T + bias.
+/// A weight W (out, in) in the order in which products read it, packed once for all blocks of a pass.
 template <class T>
-kernels::GemmShape project_shape(int64_t rows, int64_t in, int64_t out, int64_t ldx, int64_t ldy) {
-  return {.m = rows, .n = out, .k = in, .lda = ldx, .ldb = in, .ldc = ldy, .trans_b = true};
-}
-/// dx (rows, in) = dy (rows, out) W.
+class PackedWeight {
+ public:
+  enum Use { kForward, kBackward };
+  /// kForward: y (rows, out) = x (rows, in) W^T + bias. kBackward: dx (rows, in) = dy (rows, out) W. Memory is taken here; pack() fills it.
+  PackedWeight(Scratch& scratch, const T* weight, int64_t out, int64_t in, Use use)
+      : weight_(weight), shape_{.n = use == kForward ? out : in, .k = use == kForward ? in : out, .ldb = in, .trans_b = use == kForward} {
+    packed_ = scratch.take<T>(static_cast<int64_t>(kernels::gemm_packed_size<T>(shape_)));
+  }
+  void pack() { kernels::gemm_pack_b<T>(shape_, weight_, packed_); }
+
+  /// Rows of x and y are contiguous.
+  void multiply(int64_t rows, const T* x, const T* bias, T* y, bool accumulate = false) const {
+    kernels::GemmShape shape = shape_;
+    shape.m = rows;
+    shape.lda = shape.k;
+    shape.ldc = shape.n;
+    shape.accumulate = accumulate;
+    kernels::gemm_packed<T>(shape, x, packed_, bias, y);
+  }
+
+ private:
+  const T* weight_;
+  kernels::GemmShape shape_;
+  T* packed_;
+};
+
+/// Packs all of them, a weight a task.
 template <class T>
-kernels::GemmShape project_back_shape(int64_t rows, int64_t in, int64_t out, int64_t lddy, int64_t lddx) {
-  return {.m = rows, .n = in, .k = out, .lda = lddy, .ldb = in, .ldc = lddx};
-}
-/// dW (out, in) += dy (rows, out)^T x (rows, in).
-template <class T>
-kernels::GemmShape weight_gradient_shape(int64_t rows, int64_t in, int64_t out, int64_t lddy, int64_t ldx) {
-  return {.m = out, .n = in, .k = rows, .lda = lddy, .ldb = ldx, .ldc = in, .trans_a = true, .accumulate = true};
+void pack_weights(std::initializer_list<PackedWeight<T>*> weights) {
+  parallel_tasks(static_cast<int64_t>(weights.size()), [&](int64_t i) { weights.begin()[i]->pack(); });
 }
 
-/// Workspace that any product of a layer's pass over at most kBlockRows rows needs.
+/// dW (out, in) += dy (rows, out)^T x (rows, in), rows contiguous.
 template <class T>
-int64_t product_workspace_size(const LayerView<T>& v) {
+void add_weight_gradient(int64_t rows, int64_t out, int64_t in, const T* dy, const T* x, T* dw, T* workspace) {
+  kernels::gemm<T>({.m = out, .n = in, .k = rows, .lda = out, .ldb = in, .ldc = in, .trans_a = true, .accumulate = true}, dy, x, nullptr, dw,
+                   workspace);
+}
+
+/// Workspace of add_weight_gradient for any weight of a layer and at most kBlockRows rows.
+template <class T>
+int64_t gradient_workspace_size(const LayerView<T>& v) {
   size_t size = 0;
-  for (const auto& [in, out] : {std::pair{v.dim, v.dim}, std::pair{v.dim, v.width}, std::pair{v.d_hidden, v.dim}, std::pair{v.dim, int64_t{2}}}) {
-    for (const kernels::GemmShape& shape : {project_shape<T>(kBlockRows, in, out, in, out), project_back_shape<T>(kBlockRows, in, out, out, in),
-                                            weight_gradient_shape<T>(kBlockRows, in, out, out, in)})
-      size = std::max(size, kernels::gemm_workspace_size<T>(shape));
-  }
+  for (const auto& [in, out] : {std::pair{v.dim, v.dim}, std::pair{v.dim, v.width}, std::pair{v.d_hidden, v.dim}, std::pair{v.dim, int64_t{2}}})
+    size = std::max(size, kernels::gemm_workspace_size<T>(
+                              {.m = out, .n = in, .k = kBlockRows, .lda = out, .ldb = in, .ldc = in, .trans_a = true, .accumulate = true}));
   return static_cast<int64_t>(size + 15) / 16 * 16;
 }
 

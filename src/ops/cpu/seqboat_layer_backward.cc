@@ -82,7 +82,7 @@ void branches_backward(const LayerView<T>& v, const KeptTokens<T>& kept, const K
                        const LayerGradients<T>& grad) {
   Scratch& scratch = Scratch::mine();
   const Scratch::Frame frame(scratch);
-  const int64_t d = v.dim, h = v.d_hidden, chunks = chunks_of(v.tokens), product_workspace = product_workspace_size(v);
+  const int64_t d = v.dim, h = v.d_hidden, chunks = chunks_of(v.tokens), workspace_size = gradient_workspace_size(v);
   const int64_t norm_size = v.prenorm || grad.norm_weight == nullptr ? 0 : v.row_norm == RowNorm::kScaleNorm ? 1 : d;
   const int64_t norm_bias_size = v.prenorm || grad.norm_bias == nullptr ? 0 : d;
   enum { kSkipWeight, kSkipBias, kRouterWeight, kRouterBias, kOutWeight, kOutBias, kNormWeight, kNormBias };
@@ -96,7 +96,14 @@ void branches_backward(const LayerView<T>& v, const KeptTokens<T>& kept, const K
                        {norm_size, grad.norm_weight},
                        {norm_bias_size, grad.norm_bias}});
   std::vector<double> dlog_temperature(static_cast<size_t>(chunks), 0.0);
-  const int64_t local_size = kBlockRows * (4 * d + 2 * h + 8) + std::max(d, h) + product_workspace;
+  using Weight = PackedWeight<T>;
+  Weight skip(scratch, v.skip_weight, d, d, Weight::kBackward), out_proj(scratch, v.out_weight, d, h, Weight::kBackward);
+  Weight router(scratch, v.router_weight, v.has_router ? 2 : 0, d, Weight::kBackward);
+  {
+    const PhaseScope phase(Phase::kProducts);
+    pack_weights({&out_proj, &skip, &router});
+  }
+  const int64_t local_size = kBlockRows * (4 * d + 2 * h + 8) + std::max(d, h) + workspace_size;
   {
     PhaseSplit split;
     parallel_tasks(chunks, [&](int64_t chunk) {
@@ -114,7 +121,7 @@ void branches_backward(const LayerView<T>& v, const KeptTokens<T>& kept, const K
       T* dots = local.take(kBlockRows);
       T* du = local.take(2 * kBlockRows);
       T* temporary = local.take(std::max(d, h));
-      T* workspace = local.take(product_workspace);
+      T* workspace = local.take(workspace_size);
       const int64_t chunk_end = std::min((chunk + 1) * kChunkRows, v.tokens);
       for (int64_t begin = chunk * kChunkRows; begin < chunk_end; begin += kBlockRows) {
         const int64_t rows = std::min(kBlockRows, chunk_end - begin);
@@ -140,8 +147,8 @@ void branches_backward(const LayerView<T>& v, const KeptTokens<T>& kept, const K
         state_rows(v, begin, rows, kept.ema_out, m);
         laps.done(Phase::kElementwise);
         T* dm = to.dm + begin * d;
-        kernels::gemm<T>(project_back_shape<T>(rows, d, d, d, d), db, v.skip_weight, nullptr, dm, workspace);
-        kernels::gemm<T>(weight_gradient_shape<T>(rows, d, d, d, d), db, m, nullptr, sums.part(partial, kSkipWeight), workspace);
+        skip.multiply(rows, db, nullptr, dm);
+        add_weight_gradient<T>(rows, d, d, db, m, sums.part(partial, kSkipWeight), workspace);
         add_column_sums<T>(rows, d, d, db, sums.part(partial, kSkipBias), temporary);
         laps.done(Phase::kProducts);
 
@@ -164,7 +171,7 @@ void branches_backward(const LayerView<T>& v, const KeptTokens<T>& kept, const K
           const T* r = act.all + first * v.width + v.d_attn;
           kernels::gate_fwd<T>(count, h, attended, h, r, v.width, gated, h);
           laps.done(Phase::kElementwise);
-          kernels::gemm<T>(project_back_shape<T>(count, h, d, d, h), dh, v.out_weight, nullptr, dgated, workspace);
+          out_proj.multiply(count, dh, nullptr, dgated);
           laps.done(Phase::kProducts);
           if (v.has_router) {
             kernels::row_dots<T>(count, h, dgated, h, gated, h, dp_active);
@@ -181,7 +188,7 @@ void branches_backward(const LayerView<T>& v, const KeptTokens<T>& kept, const K
             kernels::scale_rows<T>(count, d, dots, dh, d, dh, d);
             laps.done(Phase::kRouter);
           }
-          kernels::gemm<T>(weight_gradient_shape<T>(count, h, d, d, h), dh, gated, nullptr, sums.part(partial, kOutWeight), workspace);
+          add_weight_gradient<T>(count, d, h, dh, gated, sums.part(partial, kOutWeight), workspace);
           add_column_sums<T>(count, d, d, dh, sums.part(partial, kOutBias), temporary);
           laps.done(Phase::kProducts);
           kernels::gate_bwd<T>(count, h, dgated, h, attended, h, r, v.width, to.dattention + first * h, h, to.dall + first * v.width + v.d_attn,
@@ -194,10 +201,8 @@ void branches_backward(const LayerView<T>& v, const KeptTokens<T>& kept, const K
           dlog_temperature[static_cast<size_t>(chunk)] +=
               kernels::router_bwd<T>(rows, 2, kept.logits + 2 * begin, static_cast<T>(v.act_bias), *v.log_temperature, mask + begin, dp,
                                      grad_probability ? grad_probability + begin : nullptr, 2, du);
-          kernels::GemmShape through = project_back_shape<T>(rows, d, 2, 2, d);
-          through.accumulate = true;
-          kernels::gemm<T>(through, du, v.router_weight, nullptr, dm, workspace);
-          kernels::gemm<T>(weight_gradient_shape<T>(rows, d, 2, 2, d), du, m, nullptr, sums.part(partial, kRouterWeight), workspace);
+          router.multiply(rows, du, nullptr, dm, true);
+          add_weight_gradient<T>(rows, 2, d, du, m, sums.part(partial, kRouterWeight), workspace);
           add_column_sums<T>(rows, 2, 2, du, sums.part(partial, kRouterBias), temporary);
           laps.done(Phase::kRouter);
         }
@@ -219,19 +224,21 @@ void unit_backward(const LayerView<T>& v, const KeptActive<T>& unit, const Activ
                    const LayerGradients<T>& grad) {
   Scratch& scratch = Scratch::mine();
   const Scratch::Frame frame(scratch);
-  const int64_t d = v.dim, z = v.d_attn, chunks = chunks_of(active.count), product_workspace = product_workspace_size(v);
+  const int64_t d = v.dim, z = v.d_attn, chunks = chunks_of(active.count), workspace_size = gradient_workspace_size(v);
   enum { kInWeight, kInBias, kGamma, kBeta };
   PartialSums<T> sums(scratch, chunks, {{v.width * d, grad.in_weight}, {v.width, grad.in_bias}, {2 * z, grad.qk_gamma}, {2 * z, grad.qk_beta}});
+  PackedWeight<T> in_proj(scratch, v.in_weight, v.width, d, PackedWeight<T>::kBackward);
+  in_proj.pack();
   {
     PhaseSplit split;
     parallel_tasks(chunks, [&](int64_t chunk) {
       PhaseSplit::Laps laps(split);
       T* partial = sums.begin_chunk(chunk);
-      LocalBuffers<T> local(kBlockRows * 2 * d + v.width + product_workspace, 4);
+      LocalBuffers<T> local(kBlockRows * 2 * d + v.width + workspace_size, 4);
       T* m = local.take(kBlockRows * d);
       T* dm = local.take(kBlockRows * d);
       T* temporary = local.take(v.width);
-      T* workspace = local.take(product_workspace);
+      T* workspace = local.take(workspace_size);
       const int64_t chunk_end = std::min((chunk + 1) * kChunkRows, active.count);
       for (int64_t begin = chunk * kChunkRows; begin < chunk_end; begin += kBlockRows) {
         const int64_t rows = std::min(kBlockRows, chunk_end - begin);
@@ -250,9 +257,9 @@ void unit_backward(const LayerView<T>& v, const KeptActive<T>& unit, const Activ
         laps.done(Phase::kElementwise);
         kernels::compress_rows<T>(0, rows, d, active.index + begin, to.m_active, d, m, d);
         laps.done(Phase::kCompress);
-        kernels::gemm<T>(weight_gradient_shape<T>(rows, d, v.width, v.width, d), dbase, m, nullptr, sums.part(partial, kInWeight), workspace);
+        add_weight_gradient<T>(rows, v.width, d, dbase, m, sums.part(partial, kInWeight), workspace);
         add_column_sums<T>(rows, v.width, v.width, dbase, sums.part(partial, kInBias), temporary);
-        kernels::gemm<T>(project_back_shape<T>(rows, d, v.width, v.width, d), dbase, v.in_weight, nullptr, dm, workspace);
+        in_proj.multiply(rows, dbase, nullptr, dm);
         laps.done(Phase::kProducts);
         kernels::scatter_add_rows<T>(rows, d, active.index + begin, dm, d, to.dm, d);
         laps.done(Phase::kExtract);

@@ -86,7 +86,14 @@ template <class T>
 void layer_forward(const LayerView<T>& v, const KeptTokens<T>& kept, const std::function<T*(int64_t)>& allocate_active, const LayerOutput<T>& out) {
   Scratch& scratch = Scratch::mine();
   const Scratch::Frame frame(scratch);
-  const int64_t d = v.dim, h = v.d_hidden, product_workspace = product_workspace_size(v);
+  const int64_t d = v.dim, h = v.d_hidden;
+  using Weight = PackedWeight<T>;
+  Weight router(scratch, v.router_weight, v.has_router ? 2 : 0, d, Weight::kForward), skip(scratch, v.skip_weight, d, d, Weight::kForward);
+  Weight in_proj(scratch, v.in_weight, v.width, d, Weight::kForward), out_proj(scratch, v.out_weight, d, h, Weight::kForward);
+  {
+    const PhaseScope phase(Phase::kProducts);
+    pack_weights({&in_proj, &out_proj, &skip, &router});
+  }
 
   const T* input = v.x;
   T* m_active = scratch.take<T>(v.tokens * d);  // m, written at the active rows alone
@@ -107,20 +114,19 @@ void layer_forward(const LayerView<T>& v, const KeptTokens<T>& kept, const std::
     parallel_tasks(blocks_of(v.tokens), [&](int64_t block) {
       PhaseSplit::Laps laps(split);
       const int64_t begin = block * kBlockRows, rows = std::min(kBlockRows, v.tokens - begin);
-      LocalBuffers<T> local(kBlockRows * (d + 1) + product_workspace, 3);
+      LocalBuffers<T> local(kBlockRows * (d + 1), 2);
       T* m = local.take(kBlockRows * d);
       T* p = local.take(kBlockRows);
-      T* workspace = local.take(product_workspace);
       state_rows(v, begin, rows, kept.ema_out, m);
       laps.done(Phase::kElementwise);
       if (v.has_router) {
         T* u = kept.logits + 2 * begin;
-        kernels::gemm<T>(project_shape<T>(rows, d, 2, d, 2), m, v.router_weight, v.router_bias, u, workspace);
+        router.multiply(rows, m, v.router_bias, u);
         kernels::router_fwd<T>(rows, 2, u, static_cast<T>(v.act_bias), *v.log_temperature, v.forced ? v.forced + begin : nullptr, out.active + begin,
                                p, out.probability + begin);
         laps.done(Phase::kRouter);
       }
-      kernels::gemm<T>(project_shape<T>(rows, d, d, d, d), m, v.skip_weight, v.skip_bias, kept.pre + begin * d, workspace);
+      skip.multiply(rows, m, v.skip_bias, kept.pre + begin * d);
       laps.done(Phase::kProducts);
       for (int64_t i = 0; i < rows; ++i) {
         if (!v.has_router || out.active[begin + i]) std::copy_n(m + i * d, d, m_active + (begin + i) * d);
@@ -138,12 +144,11 @@ void layer_forward(const LayerView<T>& v, const KeptTokens<T>& kept, const std::
     parallel_tasks(blocks_of(active.count), [&](int64_t block) {
       PhaseSplit::Laps laps(split);
       const int64_t begin = block * kBlockRows, rows = std::min(kBlockRows, active.count - begin);
-      LocalBuffers<T> local(kBlockRows * d + product_workspace, 2);
+      LocalBuffers<T> local(kBlockRows * d, 1);
       T* m = local.take(kBlockRows * d);
-      T* workspace = local.take(product_workspace);
       kernels::compress_rows<T>(0, rows, d, active.index + begin, m_active, d, m, d);
       laps.done(Phase::kCompress);
-      kernels::gemm<T>(project_shape<T>(rows, d, v.width, d, v.width), m, v.in_weight, v.in_bias, unit.base + begin * v.width, workspace);
+      in_proj.multiply(rows, m, v.in_bias, unit.base + begin * v.width);
       laps.done(Phase::kProducts);
       unit_rows(v, active, begin, rows, unit.base, act);
       laps.done(Phase::kElementwise);
@@ -162,14 +167,13 @@ void layer_forward(const LayerView<T>& v, const KeptTokens<T>& kept, const std::
     const int64_t begin = block * kBlockRows, rows = std::min(kBlockRows, v.tokens - begin);
     const auto [first, last] = active.within(begin, begin + rows);
     const int64_t count = last - first;
-    LocalBuffers<T> local(kBlockRows * (h + 2 * d) + product_workspace, 4);
+    LocalBuffers<T> local(kBlockRows * (h + 2 * d), 3);
     T* gated = local.take(kBlockRows * h);
     T* branch = local.take(kBlockRows * d);
     T* sum = local.take(kBlockRows * d);
-    T* workspace = local.take(product_workspace);
     kernels::gate_fwd<T>(count, h, unit.attention + first * h, h, act.all + first * v.width + v.d_attn, v.width, gated, h);
     laps.done(Phase::kElementwise);
-    kernels::gemm<T>(project_shape<T>(count, h, d, h, d), gated, v.out_weight, v.out_bias, branch, workspace);
+    out_proj.multiply(count, gated, v.out_bias, branch);
     laps.done(Phase::kProducts);
     if (v.drops_attention()) {
       int64_t ids[kBlockRows];
