@@ -72,8 +72,29 @@ void dropout_rows(benchmark::State& state) {
   for (auto _ : state) dropout(key, 0.1, 0, rows, dim, sequences.data(), positions.data(), x.data(), y.data());
   state.SetBytesProcessed(state.iterations() * rows * dim * static_cast<int64_t>(sizeof(T)) * 2);
 }
-BENCHMARK(dropout_rows<float>)->Args({60, 1024})->Args({80, 1024})->Args({128, 1024})->Args({616, 16384})->Unit(benchmark::kMicrosecond);
+// A block in the first-level cache, and more.
+BENCHMARK(dropout_rows<float>)
+    ->Args({60, 64})
+    ->Args({80, 64})
+    ->Args({128, 64})
+    ->Args({60, 1024})
+    ->Args({80, 1024})
+    ->Args({128, 1024})
+    ->Args({616, 16384})
+    ->Unit(benchmark::kMicrosecond);
 BENCHMARK(dropout_rows<double>)->Args({128, 1024})->Unit(benchmark::kMicrosecond);
+
+void silu_dropout_backward(benchmark::State& state) {
+  const int64_t dim = state.range(0), rows = state.range(1);
+  const std::vector<float> x = numbers(rows * dim), dy = numbers(rows * dim);
+  std::vector<float> dx(rows * dim);
+  std::vector<int64_t> sequences(rows, 7), positions(rows);
+  for (int64_t t = 0; t < rows; ++t) positions[t] = t;
+  const DropoutKey key{1, 2, 3, 4, 5};
+  for (auto _ : state) silu_dropout_bwd(key, 0.1, 0, rows, dim, sequences.data(), positions.data(), x.data(), dy.data(), dx.data());
+  state.SetBytesProcessed(state.iterations() * rows * dim * 12);
+}
+BENCHMARK(silu_dropout_backward)->Args({80, 64})->Args({128, 64})->Unit(benchmark::kMicrosecond);
 
 }  // namespace
 }  // namespace seqboat::kernels

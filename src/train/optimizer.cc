@@ -8,6 +8,7 @@
 
 #include "seqboat/base/error.h"
 #include "seqboat/base/text.h"
+#include "seqboat/kernels/adam.h"
 #include "seqboat/kernels/elementwise.h"
 #include "seqboat/kernels/simd.h"
 
@@ -124,7 +125,7 @@ std::vector<NamedParameter> Optimizer::state() const {
   return out;
 }
 
-void Optimizer::step(double lr) {
+void Optimizer::step(double lr, double gradient_factor) {
   torch::NoGradGuard no_grad;
   ++steps_;
   const Factors f = factors(lr, steps_);
@@ -137,34 +138,17 @@ void Optimizer::step(double lr) {
       T* m = exp_avg_[i].mutable_data_ptr<T>();
       T* v = exp_avg_sq_[i].mutable_data_ptr<T>();
       const T* g = grad.defined() ? grad.const_data_ptr<T>() : nullptr;
-      const T b1 = static_cast<T>(options_.betas[0]), one_minus_b1 = static_cast<T>(1.0 - options_.betas[0]);
-      const T b2 = static_cast<T>(options_.betas[1]), one_minus_b2 = static_cast<T>(1.0 - options_.betas[1]);
-      const T eps = static_cast<T>(options_.eps), decay = static_cast<T>(f.decay), rate = static_cast<T>(f.rate);
-      const bool adaptive = f.adaptive;
+      const kernels::AdamFactors<T> factors_of_type{.b1 = static_cast<T>(options_.betas[0]),
+                                                    .one_minus_b1 = static_cast<T>(1.0 - options_.betas[0]),
+                                                    .b2 = static_cast<T>(options_.betas[1]),
+                                                    .one_minus_b2 = static_cast<T>(1.0 - options_.betas[1]),
+                                                    .eps = static_cast<T>(options_.eps),
+                                                    .decay = static_cast<T>(f.decay),
+                                                    .rate = static_cast<T>(f.rate),
+                                                    .adaptive = f.adaptive,
+                                                    .gradient = static_cast<T>(gradient_factor)};
       in_parallel(parameter.numel(), [&](int64_t begin, int64_t end) {
-        // One loop a case: the compiler then puts each into vectors; square root and division are exact, so vectors change no bit.
-        if (g == nullptr) {
-          for (int64_t k = begin; k < end; ++k) {
-            m[k] = b1 * m[k];
-            v[k] = b2 * v[k];
-          }
-        } else {
-          for (int64_t k = begin; k < end; ++k) {
-            m[k] = b1 * m[k] + one_minus_b1 * g[k];
-            v[k] = b2 * v[k] + one_minus_b2 * (g[k] * g[k]);
-          }
-        }
-        if (adaptive) {
-          for (int64_t k = begin; k < end; ++k) {
-            const T kept = p[k] - decay * p[k];
-            p[k] = kept - rate * (m[k] / (std::sqrt(v[k]) + eps));
-          }
-        } else {
-          for (int64_t k = begin; k < end; ++k) {
-            const T kept = p[k] - decay * p[k];
-            p[k] = kept - rate * m[k];
-          }
-        }
+        kernels::adam_step(factors_of_type, end - begin, g == nullptr ? nullptr : g + begin, m + begin, v + begin, p + begin);
       });
     });
   }

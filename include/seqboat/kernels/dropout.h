@@ -37,4 +37,10 @@ template <class T>
 void dropout(const DropoutKey& key, double p, int64_t row_begin, int64_t row_end, int64_t dim, const int64_t* sequence_ids, const int64_t* positions,
              const T* x, T* y) noexcept;
 
+/// dx = SiLU'(x) dropout(dy), the backward of y = dropout(SiLU(x)), in one pass: the bits of dropout and activation_bwd one after the other. dx may
+/// be x or dy. (The forward in one pass is no faster than its two.)
+template <class T>
+void silu_dropout_bwd(const DropoutKey& key, double p, int64_t row_begin, int64_t row_end, int64_t dim, const int64_t* sequence_ids,
+                      const int64_t* positions, const T* x, const T* dy, T* dx) noexcept;
+
 }  // namespace seqboat::kernels

@@ -42,8 +42,8 @@ class Optimizer {
   Optimizer(const Optimizer&) = delete;
   Optimizer& operator=(const Optimizer&) = delete;
 
-  /// One step with the gradients that stand in the parameters' .grad().
-  void step(double lr);
+  /// One step with gradient_factor times the gradients that stand in the parameters' .grad(), which stay as they are.
+  void step(double lr, double gradient_factor = 1.0);
   /// Drops every gradient.
   void zero_grad();
 

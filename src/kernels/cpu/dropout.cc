@@ -9,6 +9,7 @@
 #include "hwy/foreach_target.h"  // must come before highway.h
 // clang-format on
 #include "hwy/highway.h"
+#include "kernels/cpu/math-inl.h"
 #include "kernels/cpu/vector_loops-inl.h"
 
 HWY_BEFORE_NAMESPACE();
@@ -196,31 +197,41 @@ HWY_NOINLINE void draw_groups(const RoundKeys& keys, const RowLanes& rows, int64
   for (; g < groups; ++g) draw<1>(d, keys, rows, first_group + g, draws + g * stride);
 }
 
-// body(i, dropped, scale, io) for every vector of the rows' elements; i counts from x.
-template <class T, class Body>
-HWY_INLINE void for_each_draw(const DropoutKey& key, double p, int64_t row_begin, int64_t row_end, int64_t dim, const int64_t* sequence_ids,
-                              const int64_t* positions, const Body& body) {
+// The draws of a part of a row.
+template <class T>
+struct Draws {
+  using D = hn::ScalableTag<T>;
+  const uint16_t* draws;
+  int64_t stride;
+  int32_t threshold;
+  T scale;
+  // v at channel i of the part, after dropout.
+  HWY_INLINE hn::Vec<D> apply(D d, hn::Vec<D> v, int64_t i) const {
+    return hn::IfThenZeroElse(is_dropped(d, draws, stride, i, threshold), hn::Mul(v, hn::Set(d, scale)));
+  }
+};
+
+// part(at, channels, draws) for every part of a row: elements at, at + 1, ... of x.
+template <class T, class Part>
+HWY_INLINE void for_each_part(const DropoutKey& key, double p, int64_t row_begin, int64_t row_end, int64_t dim, const int64_t* sequence_ids,
+                              const int64_t* positions, const Part& part) {
   const int32_t threshold = dropout_threshold(p);
+  const T scale = static_cast<T>(65536.0 / std::max(1, 65536 - threshold));
   const RoundKeys keys = round_keys(key);
-  const hn::ScalableTag<T> d;
-  const D64 d64;
-  const int64_t lanes = static_cast<int64_t>(hn::Lanes(d64)), stride = lanes * kGroupChannels;
-  const auto scale = hn::Set(d, static_cast<T>(65536.0 / std::max(1, 65536 - threshold)));
+  const D64 d;
+  const int64_t lanes = static_cast<int64_t>(hn::Lanes(d)), stride = lanes * kGroupChannels;
   // Room for the group after the last one, which a vector wider than a group looks at.
   HWY_ALIGN uint16_t draws[(kGroupsAtOnce + 1) * kGroupChannels * hn::MaxLanes(D64())];
   for (int64_t first = row_begin; first < row_end; first += lanes) {
     const int64_t count = std::min(lanes, row_end - first);
     const auto load_ids = [&](const int64_t* ids)
-                              HWY_ATTR { return load_partial(d64, reinterpret_cast<const uint64_t*>(ids + first), static_cast<size_t>(count)); };
-    const RowLanes rows = start_rows(d64, keys, load_ids(sequence_ids), load_ids(positions));
+                              HWY_ATTR { return load_partial(d, reinterpret_cast<const uint64_t*>(ids + first), static_cast<size_t>(count)); };
+    const RowLanes rows = start_rows(d, keys, load_ids(sequence_ids), load_ids(positions));
     for (int64_t begin = 0; begin < dim; begin += kGroupsAtOnce * kGroupChannels) {
       const int64_t channels = std::min(kGroupsAtOnce * kGroupChannels, dim - begin);
-      const int64_t first_group = begin / kGroupChannels, groups = (channels + kGroupChannels - 1) / kGroupChannels;
-      draw_groups(keys, rows, first_group, groups, draws);
+      draw_groups(keys, rows, begin / kGroupChannels, (channels + kGroupChannels - 1) / kGroupChannels, draws);
       for (int64_t lane = 0; lane < count; ++lane) {
-        const uint16_t* own = draws + draws_of_lane(lane, lanes);
-        const int64_t at = (first + lane) * dim + begin;
-        for_each_vector(d, channels, [&](int64_t i, auto io) HWY_ATTR { body(at + i, is_dropped(d, own, stride, i, threshold), scale, io); });
+        part((first + lane) * dim + begin, channels, Draws<T>{draws + draws_of_lane(lane, lanes), stride, threshold, scale});
       }
     }
   }
@@ -230,14 +241,46 @@ template <class T>
 void dropout(const DropoutKey& key, double p, int64_t row_begin, int64_t row_end, int64_t dim, const int64_t* sequence_ids, const int64_t* positions,
              const T* x, T* y) {
   const hn::ScalableTag<T> d;
-  for_each_draw<T>(key, p, row_begin, row_end, dim, sequence_ids, positions, [&](int64_t i, auto dropped, auto scale, auto io) HWY_ATTR {
-    io.store(d, hn::IfThenZeroElse(dropped, hn::Mul(io.load(d, x + i), scale)), y + i);
-  });
+  const auto part = [&](int64_t at, int64_t channels, const Draws<T>& draws) HWY_ATTR {
+    const T* from = x + at;
+    T* to = y + at;
+    for_each_vector(d, channels, [&](int64_t i, auto io) HWY_ATTR { io.store(d, draws.apply(d, io.load(d, from + i), i), to + i); });
+  };
+  for_each_part<T>(key, p, row_begin, row_end, dim, sequence_ids, positions, part);
+}
+
+template <class T>
+struct SiluDropoutBackward {
+  Draws<T> draws;
+  const T* x;
+  const T* dy;
+  T* dx;
+  template <class Io>
+  HWY_INLINE void operator()(int64_t i, Io io) const {
+    const hn::ScalableTag<T> d;
+    hn::Vec<decltype(d)> v[Io::kCount], slope[Io::kCount];
+    io.load(d, x + i, v);
+    vector_silu_slope(d, v, slope);
+    io.load(d, dy + i, v);
+    for (int n = 0; n < Io::kCount; ++n) v[n] = hn::Mul(slope[n], draws.apply(d, v[n], i + n * static_cast<int64_t>(hn::Lanes(d))));
+    io.store(d, v, dx + i);
+  }
+};
+
+template <class T>
+void silu_dropout_bwd(const DropoutKey& key, double p, int64_t row_begin, int64_t row_end, int64_t dim, const int64_t* sequence_ids,
+                      const int64_t* positions, const T* x, const T* dy, T* dx) {
+  const auto part = [&](int64_t at, int64_t channels, const Draws<T>& draws) HWY_ATTR {
+    for_each_vector_array(hn::ScalableTag<T>(), channels, SiluDropoutBackward<T>{draws, x + at, dy + at, dx + at});
+  };
+  for_each_part<T>(key, p, row_begin, row_end, dim, sequence_ids, positions, part);
 }
 
 // Dispatch tables hold functions, not templates: one name for each type.
 constexpr auto& dropout_f32 = dropout<float>;
 constexpr auto& dropout_f64 = dropout<double>;
+constexpr auto& silu_dropout_bwd_f32 = silu_dropout_bwd<float>;
+constexpr auto& silu_dropout_bwd_f64 = silu_dropout_bwd<double>;
 
 }  // namespace
 }  // namespace HWY_NAMESPACE
@@ -249,6 +292,8 @@ namespace seqboat::kernels {
 
 HWY_EXPORT(dropout_f32);
 HWY_EXPORT(dropout_f64);
+HWY_EXPORT(silu_dropout_bwd_f32);
+HWY_EXPORT(silu_dropout_bwd_f64);
 
 template <>
 void dropout<float>(const DropoutKey& key, double p, int64_t row_begin, int64_t row_end, int64_t dim, const int64_t* sequence_ids,
@@ -259,6 +304,17 @@ template <>
 void dropout<double>(const DropoutKey& key, double p, int64_t row_begin, int64_t row_end, int64_t dim, const int64_t* sequence_ids,
                      const int64_t* positions, const double* x, double* y) noexcept {
   HWY_DYNAMIC_DISPATCH(dropout_f64)(key, p, row_begin, row_end, dim, sequence_ids, positions, x, y);
+}
+
+template <>
+void silu_dropout_bwd<float>(const DropoutKey& key, double p, int64_t row_begin, int64_t row_end, int64_t dim, const int64_t* sequence_ids,
+                             const int64_t* positions, const float* x, const float* dy, float* dx) noexcept {
+  HWY_DYNAMIC_DISPATCH(silu_dropout_bwd_f32)(key, p, row_begin, row_end, dim, sequence_ids, positions, x, dy, dx);
+}
+template <>
+void silu_dropout_bwd<double>(const DropoutKey& key, double p, int64_t row_begin, int64_t row_end, int64_t dim, const int64_t* sequence_ids,
+                              const int64_t* positions, const double* x, const double* dy, double* dx) noexcept {
+  HWY_DYNAMIC_DISPATCH(silu_dropout_bwd_f64)(key, p, row_begin, row_end, dim, sequence_ids, positions, x, dy, dx);
 }
 
 }  // namespace seqboat::kernels

@@ -16,19 +16,6 @@ namespace {
 
 // Each function gives f(x) and f'(x) for a vector.
 
-struct Silu {
-  template <class D, class V>
-  static HWY_INLINE V value(D d, V x) {
-    return vector_silu(d, x);
-  }
-  template <class D, class V>
-  static HWY_INLINE V slope(D d, V x) {  // s (1 + x (1 - s))
-    const V one = hn::Set(d, hn::TFromD<D>{1});
-    const V s = vector_sigmoid(d, x);
-    return hn::Mul(s, hn::MulAdd(x, hn::Sub(one, s), one));
-  }
-};
-
 struct Sigmoid {
   template <class D, class V>
   static HWY_INLINE V value(D d, V x) {
@@ -117,10 +104,41 @@ void apply_slope(int64_t count, const T* x, const T* dy, T* dx) {
 }
 
 template <class T>
+struct SiluForward {
+  const T* x;
+  T* y;
+  template <class Io>
+  HWY_INLINE void operator()(int64_t i, Io io) const {
+    const hn::ScalableTag<T> d;
+    hn::Vec<decltype(d)> v[Io::kCount], value[Io::kCount];
+    io.load(d, x + i, v);
+    vector_silu(d, v, value);
+    io.store(d, value, y + i);
+  }
+};
+
+template <class T>
+struct SiluBackward {
+  const T* x;
+  const T* dy;
+  T* dx;
+  template <class Io>
+  HWY_INLINE void operator()(int64_t i, Io io) const {
+    const hn::ScalableTag<T> d;
+    hn::Vec<decltype(d)> v[Io::kCount], slope[Io::kCount];
+    io.load(d, x + i, v);
+    vector_silu_slope(d, v, slope);
+    io.load(d, dy + i, v);
+    for (int n = 0; n < Io::kCount; ++n) v[n] = hn::Mul(slope[n], v[n]);
+    io.store(d, v, dx + i);
+  }
+};
+
+template <class T>
 void activation_fwd(Activation f, int64_t count, const T* x, T* y) {
   switch (f) {
     case Activation::kSilu:
-      return apply<Silu>(count, x, y);
+      return for_each_vector_array(hn::ScalableTag<T>(), count, SiluForward<T>{x, y});
     case Activation::kGelu:
       return apply<Gelu>(count, x, y);
     case Activation::kRelu2:
@@ -136,7 +154,7 @@ template <class T>
 void activation_bwd(Activation f, int64_t count, const T* x, const T* dy, T* dx) {
   switch (f) {
     case Activation::kSilu:
-      return apply_slope<Silu>(count, x, dy, dx);
+      return for_each_vector_array(hn::ScalableTag<T>(), count, SiluBackward<T>{x, dy, dx});
     case Activation::kGelu:
       return apply_slope<Gelu>(count, x, dy, dx);
     case Activation::kRelu2:

@@ -87,29 +87,53 @@ void gate_bwd(int64_t rows, int64_t d_hidden, const T* dout, int64_t dout_stride
   }
 }
 
+// One token's row of branch_sum_fwd. An inactive token adds its zero: that makes +0 of a -0, as the sum of whole tensors does.
+enum class Branch { kNone, kWhole, kWeighted };
+
+template <Branch kBranch, class T>
+struct BranchSumRow {
+  const T* h;
+  T confidence;
+  const T* skip;
+  const T* x;
+  T* pre;
+  T* y;
+  template <class Io>
+  HWY_INLINE void operator()(int64_t j, Io io) const {
+    const hn::ScalableTag<T> d;
+    hn::Vec<decltype(d)> sum[Io::kCount], branch[Io::kCount], residual[Io::kCount];
+    io.load(d, skip + j, sum);
+    if constexpr (kBranch != Branch::kNone) io.load(d, h + j, branch);
+    io.load(d, x + j, residual);
+    for (int n = 0; n < Io::kCount; ++n) {
+      if constexpr (kBranch == Branch::kNone) branch[n] = hn::Zero(d);
+      if constexpr (kBranch == Branch::kWeighted) branch[n] = hn::Mul(branch[n], hn::Set(d, confidence));
+      sum[n] = hn::Add(hn::Add(sum[n], branch[n]), residual[n]);
+    }
+    if (pre != nullptr) io.store(d, sum, pre + j);
+    vector_silu(d, sum, branch);
+    io.store(d, branch, y + j);
+  }
+};
+
 template <class T>
 void branch_sum_fwd(int64_t begin, int64_t end, int64_t dim, const uint8_t* active, int64_t first_active, const T* h, int64_t h_stride, const T* p,
                     const T* skip, int64_t skip_stride, const T* x, int64_t x_stride, T* pre, int64_t pre_stride, T* y, int64_t y_stride) {
   const hn::ScalableTag<T> d;
   const T* next = h + first_active * h_stride;
   for (int64_t t = begin; t < end; ++t) {
-    // branch(j, io) is e[t, j...]. An inactive token adds its zero: that makes +0 of a -0, as the sum of whole tensors does.
-    const auto finish = [&](const auto& branch) HWY_ATTR {
-      for_each_vector(d, dim, [&](int64_t j, auto io) HWY_ATTR {
-        const auto sum = hn::Add(hn::Add(io.load(d, skip + t * skip_stride + j), branch(j, io)), io.load(d, x + t * x_stride + j));
-        if (pre != nullptr) io.store(d, sum, pre + t * pre_stride + j);
-        io.store(d, vector_silu(d, sum), y + t * y_stride + j);
-      });
-    };
+    const T* skip_row = skip + t * skip_stride;
+    const T* x_row = x + t * x_stride;
+    T* pre_row = pre == nullptr ? nullptr : pre + t * pre_stride;
+    T* y_row = y + t * y_stride;
     if (active != nullptr && active[t] == 0) {
-      finish([&](int64_t, auto) HWY_ATTR { return hn::Zero(d); });
+      for_each_vector_array(d, dim, BranchSumRow<Branch::kNone, T>{nullptr, T{0}, skip_row, x_row, pre_row, y_row});
       continue;
     }
     if (p != nullptr) {
-      const auto confidence = hn::Set(d, p[t]);
-      finish([&](int64_t j, auto io) HWY_ATTR { return hn::Mul(io.load(d, next + j), confidence); });
+      for_each_vector_array(d, dim, BranchSumRow<Branch::kWeighted, T>{next, p[t], skip_row, x_row, pre_row, y_row});
     } else {
-      finish([&](int64_t j, auto io) HWY_ATTR { return io.load(d, next + j); });
+      for_each_vector_array(d, dim, BranchSumRow<Branch::kWhole, T>{next, T{0}, skip_row, x_row, pre_row, y_row});
     }
     next += h_stride;
   }

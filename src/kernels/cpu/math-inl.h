@@ -99,18 +99,80 @@ HWY_INLINE V vector_exp(D d, V x) {
   return hn::IfThenElse(hn::IsNaN(x), x, math_impl::exp_in_range(d, clamped));
 }
 
+namespace math_impl {
+
+// The range in which logistic_divisors computes: beyond it 1 + exp(-x) is infinite, or 1.
+template <class T>
+struct LogisticRange;
+template <>
+struct LogisticRange<float> {
+  static constexpr float kLowest = -89.0f, kHighest = 87.0f;
+};
+template <>
+struct LogisticRange<double> {
+  static constexpr double kLowest = -710.0, kHighest = 708.0;
+};
+
+// divisor = 1 + exp(-x) for kCount vectors, step by step side by side: the chain of one vector is too long for the processor to find the next one's
+// steps behind it. Infinite for x < -88.4 (float) or -709.4 (double). A NaN gives some number.
+template <int kCount, class D, class V>
+HWY_INLINE void logistic_divisors(D d, const V (&x)[kCount], V (&divisor)[kCount]) {
+  namespace hn = hwy::HWY_NAMESPACE;
+  using T = hn::TFromD<D>;
+  using C = ExpConstants<T>;
+  const hn::RebindToSigned<D> di;
+  // k + bias in the low mantissa bits: shifted up it is 2^k, and infinity for the largest k. exp(-x) has no need of the smallest exponents, beside 1.
+  const auto magic = hn::Set(d, C::kMagic + static_cast<T>(C::kExponentBias));
+  const auto minus_log2_e = hn::Set(d, static_cast<T>(-1.4426950408889634));
+  V r[kCount], scale[kCount], poly[kCount];
+  for (int i = 0; i < kCount; ++i) {
+    const auto clamped = hn::Min(hn::Max(x[i], hn::Set(d, LogisticRange<T>::kLowest)), hn::Set(d, LogisticRange<T>::kHighest));
+    const auto shifted = hn::MulAdd(clamped, minus_log2_e, magic);
+    const auto k = hn::Sub(shifted, magic);
+    scale[i] = hn::BitCast(d, hn::ShiftLeft<C::kMantissaBits>(hn::BitCast(di, shifted)));
+    r[i] = hn::NegMulAdd(k, hn::Set(d, C::kLn2Low), hn::NegMulSub(k, hn::Set(d, C::kLn2High), clamped));
+  }
+  constexpr size_t kTerms = sizeof(C::kPoly) / sizeof(T);
+  for (int i = 0; i < kCount; ++i) poly[i] = hn::Set(d, C::kPoly[kTerms - 1]);
+  for (size_t term = kTerms - 1; term > 0; --term) {
+    for (int i = 0; i < kCount; ++i) poly[i] = hn::MulAdd(poly[i], r[i], hn::Set(d, C::kPoly[term - 1]));
+  }
+  const auto one = hn::Set(d, T{1});
+  for (int i = 0; i < kCount; ++i) {
+    const auto mantissa = hn::MulAdd(hn::MulAdd(poly[i], r[i], one), r[i], one);
+    divisor[i] = hn::MulAdd(mantissa, scale[i], one);
+  }
+}
+
+}  // namespace math_impl
+
 /// 1 / (1 + exp(-x)), all x. Within 4 ULP, with 0 where the true value is below the smallest normal number; NaN for NaN.
 template <class D, class V>
 HWY_INLINE V vector_sigmoid(D d, V x) {
   namespace hn = hwy::HWY_NAMESPACE;
-  const auto one = hn::Set(d, hn::TFromD<D>{1});
-  return hn::Div(one, hn::Add(one, vector_exp(d, hn::Neg(x))));
+  const V arguments[1] = {x};
+  V divisors[1];
+  math_impl::logistic_divisors(d, arguments, divisors);
+  return hn::IfThenElse(hn::IsNaN(x), x, hn::Div(hn::Set(d, hn::TFromD<D>{1}), divisors[0]));
 }
 
-/// x sigma(x), all x.
-template <class D, class V>
-HWY_INLINE V vector_silu(D d, V x) {
-  return hwy::HWY_NAMESPACE::Mul(x, vector_sigmoid(d, x));
+/// x / (1 + exp(-x)) for several vectors at once; however many, an element has the same bits. NaN for NaN.
+template <int kCount, class D, class V>
+HWY_INLINE void vector_silu(D d, const V (&x)[kCount], V (&y)[kCount]) {
+  math_impl::logistic_divisors(d, x, y);
+  for (int i = 0; i < kCount; ++i) y[i] = hwy::HWY_NAMESPACE::Div(x[i], y[i]);
+}
+
+/// The derivative of x s(x), s = 1 / (1 + exp(-x)): s (1 + x (1 - s)).
+template <int kCount, class D, class V>
+HWY_INLINE void vector_silu_slope(D d, const V (&x)[kCount], V (&slope)[kCount]) {
+  namespace hn = hwy::HWY_NAMESPACE;
+  const auto one = hn::Set(d, hn::TFromD<D>{1});
+  math_impl::logistic_divisors(d, x, slope);
+  for (int i = 0; i < kCount; ++i) {
+    const auto s = hn::Div(one, slope[i]);
+    slope[i] = hn::Mul(s, hn::MulAdd(x[i], hn::Sub(one, s), one));
+  }
 }
 
 /// erf(x), all x, odd in x to the bit; NaN for NaN.

@@ -62,6 +62,53 @@ HWY_INLINE void for_each_vector(D d, int64_t count, const Body& body) {
   if (i < count) body(i, PartialVector{static_cast<size_t>(count - i)});
 }
 
+/// Neighbouring vectors in an array, for arithmetic that works on several side by side.
+template <int kVectors>
+struct WholeVectors {
+  static constexpr int kCount = kVectors;
+  template <class D>
+  HWY_INLINE void load(D d, const hn::TFromD<D>* p, hn::Vec<D> (&out)[kVectors]) const {
+    for (int n = 0; n < kVectors; ++n) out[n] = hn::LoadU(d, p + n * static_cast<int>(hn::Lanes(d)));
+  }
+  template <class D>
+  HWY_INLINE void store(D d, const hn::Vec<D> (&v)[kVectors], hn::TFromD<D>* p) const {
+    for (int n = 0; n < kVectors; ++n) hn::StoreU(v[n], d, p + n * static_cast<int>(hn::Lanes(d)));
+  }
+};
+
+/// An array of one, of which only the first elements exist.
+struct OnePartialVector {
+  static constexpr int kCount = 1;
+  size_t count;
+  template <class D>
+  HWY_INLINE void load(D d, const hn::TFromD<D>* p, hn::Vec<D> (&out)[1]) const {
+    out[0] = load_partial(d, p, count);
+  }
+  template <class D>
+  HWY_INLINE void store(D d, const hn::Vec<D> (&v)[1], hn::TFromD<D>* p) const {
+    store_partial(v[0], d, p, count);
+  }
+};
+
+/// body(i, io) for arrays of vectors: as many at a time as the registers hold beside the constants of an exponential function, then what is left.
+/// Give it an object whose operator() is HWY_INLINE: a large lambda may stay a function, and load its constants at every call.
+template <class D, class Body>
+HWY_INLINE void for_each_vector_array(D d, int64_t count, const Body& body) {
+#if HWY_TARGET == HWY_AVX3 || HWY_TARGET == HWY_AVX3_DL
+  constexpr int kMost = 4;
+#else
+  constexpr int kMost = 2;
+#endif
+  const int64_t width = static_cast<int64_t>(hn::Lanes(d));
+  int64_t i = 0;
+  for (; i + kMost * width <= count; i += kMost * width) body(i, WholeVectors<kMost>());
+  if constexpr (kMost > 2) {
+    if (i + 2 * width <= count) body(i, WholeVectors<2>()), i += 2 * width;
+  }
+  if (i + width <= count) body(i, WholeVectors<1>()), i += width;
+  if (i < count) body(i, OnePartialVector{static_cast<size_t>(count - i)});
+}
+
 /// Four neighbouring vectors, of which the last ones may be partial or empty.
 struct FourWhole {
   template <int kIndex, class D>

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "seqboat/base/philox.h"
+#include "seqboat/kernels/elementwise.h"
 #include "support/guarded.h"
 
 namespace seqboat::kernels {
@@ -131,6 +132,33 @@ TYPED_TEST(Dropout, TheProbabilityIsRounded) {
     }
     dropout(kKey, 1 - 0x0.fp-17, 0, rows, dim, sequences.data(), positions.data(), x.data(), y.data());
     EXPECT_EQ(std::count(y.begin(), y.end(), T{0}), rows * dim);
+  });
+}
+
+TYPED_TEST(Dropout, BackwardWithSiluInOnePassEqualsOneAfterTheOther) {
+  using T = TypeParam;
+  const int64_t rows = 11;
+  std::vector<int64_t> sequences(rows, 3), positions(rows);
+  std::iota(positions.begin(), positions.end(), 40);
+  on_every_target([&] {
+    for (int64_t dim : awkward_sizes()) {
+      for (double p : {0.0, 0.1, 1.0}) {
+        SCOPED_TRACE(dim);
+        const Guarded<T> x = random_numbers<T>(rows * dim, 1, -6, 6), dy = random_numbers<T>(rows * dim, 2);
+        Guarded<T> dx(rows * dim, 2), want(rows * dim), over_x = x, over_dy = dy;
+        dropout(kKey, p, 0, rows, dim, sequences.data(), positions.data(), dy.data(), want.data());
+        activation_bwd(Activation::kSilu, rows * dim, x.data(), want.data(), want.data());
+        silu_dropout_bwd(kKey, p, 0, rows, dim, sequences.data(), positions.data(), x.data(), dy.data(), dx.data());
+        EXPECT_TRUE(same_bits(dx.data(), want.data(), rows * dim) && dx.intact());
+        silu_dropout_bwd(kKey, p, 0, rows, dim, sequences.data(), positions.data(), x.data(), over_dy.data(), over_dy.data());
+        EXPECT_TRUE(same_bits(over_dy.data(), want.data(), rows * dim));
+        // Piece by piece, in place.
+        for (int64_t r = 0; r < rows; r += 3) {
+          silu_dropout_bwd(kKey, p, r, std::min(r + 3, rows), dim, sequences.data(), positions.data(), over_x.data(), dy.data(), over_x.data());
+        }
+        EXPECT_TRUE(same_bits(over_x.data(), want.data(), rows * dim));
+      }
+    }
   });
 }
 
