@@ -62,19 +62,13 @@ template <class T>
 void window_attention_fwd(const WindowAttentionShape& shape, int64_t item_begin, int64_t item_end, const T* q, const T* k, const T* v,
                           const int64_t* positions, const T* bias_table, T* out, T* lse, T* workspace) noexcept;
 
-/// Gradient of the queries and the bias table, by query items. delta (K) = sum_h dout[i,h] out[i,h] is computed here and read by _bwd_kv
-/// (softmax; untouched otherwise, may be nullptr). dq (K, Z, stride q_stride) is written. dbias (2M-1) or nullptr is added to: give each
-/// fixed group of items its own and add them in order.
-template <class T>
-void window_attention_bwd_q(const WindowAttentionShape& shape, int64_t item_begin, int64_t item_end, const T* q, const T* k, const T* v,
-                            const int64_t* positions, const T* bias_table, const T* out, const T* lse, const T* dout, T* dq, T* dbias, T* delta,
-                            T* workspace) noexcept;
+int64_t window_attention_bwd_phases(const WindowAttentionShape& shape) noexcept;
+int64_t window_attention_bwd_items(const WindowAttentionShape& shape, int64_t phase) noexcept;
 
-/// Gradient of keys and values, by key items, after every item of _bwd_q is done. dk (K, Z, stride k_stride), dv (K, H, stride v_stride) are written.
 template <class T>
-void window_attention_bwd_kv(const WindowAttentionShape& shape, int64_t item_begin, int64_t item_end, const T* q, const T* k, const T* v,
-                             const int64_t* positions, const T* bias_table, const T* lse, const T* delta, const T* dout, T* dk, T* dv,
-                             T* workspace) noexcept;
+void window_attention_bwd(const WindowAttentionShape& shape, int64_t phase, int64_t item_begin, int64_t item_end, const T* q, const T* k, const T* v,
+                          const int64_t* positions, const T* bias_table, const T* out, const T* lse, const T* dout, T* dq, T* dk, T* dv, T* dbias,
+                          T* delta, T* workspace) noexcept;
 
 /// Elements of T for one thread's workspace, enough for any of the three.
 template <class T>
