@@ -74,15 +74,14 @@ struct Ranges {
 /// an order (16 rows side by side) that the machine does not foresee. Without effect on results.
 class Prefetcher {
  public:
-  void clear() { regions_ = next_ = 0; }
   template <class T>
   void add(const T* first, int64_t rows, int64_t width, int64_t stride) {
+    if (next_ == regions_) regions_ = next_ = 0;
     if (rows <= 0 || regions_ == kRegions) return;
     const int64_t width_bytes = width * static_cast<int64_t>(sizeof(T)), stride_bytes = stride * static_cast<int64_t>(sizeof(T));
     Region& region = region_[regions_++];
     region = {reinterpret_cast<const char*>(first), rows, width_bytes, stride_bytes};
     if (width == stride) region = {region.row, 1, rows * stride_bytes, 0};
-    offset_ = regions_ == 1 ? 0 : offset_;
   }
   void step() {
 #if defined(__GNUC__)
@@ -99,8 +98,8 @@ class Prefetcher {
   }
 
  private:
-  static constexpr int kRegions = 8;
-  static constexpr int kLines = 8;
+  static constexpr int kRegions = 16;
+  static constexpr int kLines = 32;
   struct Region {
     const char* row;
     int64_t rows, bytes, stride;

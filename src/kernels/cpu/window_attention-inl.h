@@ -237,11 +237,15 @@ void accumulate(D d, const Ranges& ranges, int64_t x_begin, int64_t x_end, const
     const int64_t last_count = width - (vectors - 1) * lanes;
     const T* HWY_RESTRICT from = x + column;
     int64_t from_stride = x_stride;
-    if (last_count != lanes) {  // copied into full vectors once; a tile whose rows collide in the cache (4 KiB apart) is faster read in place
+    // Copied into full vectors once. Rows that collide in the cache are copied too where a tile is one line wide; four lines are faster read in
+    // place.
+    const bool collides = kTileVectors == 2 && x_stride * static_cast<int64_t>(sizeof(T)) % 2048 == 0;
+    if (last_count != lanes || collides) {
       for (int64_t o = x_begin; o < x_end; ++o) {
         T* HWY_RESTRICT to = panel + o * kTileVectors * lanes;
         for (int64_t v = 0; v < vectors - 1; ++v) hn::Store(hn::LoadU(d, from + o * x_stride + v * lanes), d, to + v * lanes);
-        hn::Store(load_partial(d, from + o * x_stride + (vectors - 1) * lanes, static_cast<size_t>(last_count)), d, to + (vectors - 1) * lanes);
+        const T* HWY_RESTRICT last = from + o * x_stride + (vectors - 1) * lanes;
+        hn::Store(last_count == lanes ? hn::LoadU(d, last) : load_partial(d, last, static_cast<size_t>(last_count)), d, to + (vectors - 1) * lanes);
       }
       from = panel;
       from_stride = kTileVectors * lanes;

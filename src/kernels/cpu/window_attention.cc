@@ -31,7 +31,7 @@ constexpr int64_t kPanelSize = kBlock * 4 * static_cast<int64_t>(64 / sizeof(T))
 constexpr int64_t kScoreSize = kBlock * kBlock + kBlock;
 
 // Blocks of a chunk in the backward, and the widest window of a narrow one.
-constexpr int64_t kNarrowChunk = 4;
+constexpr int64_t kNarrowChunk = 8;
 constexpr int64_t kWideChunk = 2;
 constexpr int64_t kWideWindow = 4 * kBlock;
 
@@ -94,6 +94,17 @@ inline int64_t phase_distance(const WindowAttentionShape& shape, int64_t phase) 
   return phase % 2 == 1 ? (phase + 1) / 2 : -(phase / 2);
 }
 
+// What a query of this sequence sees among its keys.
+inline Visible visible_keys(const WindowAttentionShape& shape, int64_t count) {
+  const int64_t window = shape.window < 0 ? count : std::min(shape.window, count);
+  return {count, window, shape.causal ? 0 : window};
+}
+
+// The queries of an item's chunk that see a key of its chunk, and these keys.
+struct PairExtent {
+  int64_t chunk_key_begin, key_begin, key_end, query_begin, query_end;
+};
+
 // Goes through the items of one phase of the backward in order.
 class PairCursor {
  public:
@@ -108,8 +119,17 @@ class PairCursor {
   Sequence sequence() const {
     return {shape_.active_cu_seqlens[sequence_], shape_.active_cu_seqlens[sequence_ + 1] - shape_.active_cu_seqlens[sequence_]};
   }
-  int64_t key_chunk() const { return item_ + std::max<int64_t>(0, -distance_); }
-  int64_t query_chunk() const { return key_chunk() + distance_; }
+  PairExtent extent() const {
+    const int64_t count = sequence().count;
+    const Visible sees = visible_keys(shape_, count), seen_by = sees.inverse();
+    const int64_t rows = Chunks(shape_, count).rows;
+    const int64_t key_chunk = item_ + std::max<int64_t>(0, -distance_);
+    const int64_t chunk_keys = key_chunk * rows, chunk_queries = (key_chunk + distance_) * rows;
+    const int64_t chunk_keys_end = std::min(count, chunk_keys + rows);
+    const int64_t query_begin = std::max(chunk_queries, seen_by.begin(chunk_keys));
+    const int64_t query_end = std::min({count, chunk_queries + rows, seen_by.end(chunk_keys_end - 1)});
+    return {chunk_keys, std::max(chunk_keys, sees.begin(query_begin)), std::min(chunk_keys_end, sees.end(query_end - 1)), query_begin, query_end};
+  }
 
  private:
   int64_t items() const { return Chunks(shape_, sequence().count).items(distance_); }
@@ -154,12 +174,6 @@ struct BackwardArgs {
 
 inline int64_t table_size(const WindowAttentionShape& shape) {
   return shape.bias == PositionBias::kNone || shape.max_positions < 1 ? 0 : 2 * shape.max_positions - 1;
-}
-
-// What a query of this sequence sees among its keys.
-inline Visible visible_keys(const WindowAttentionShape& shape, int64_t count) {
-  const int64_t window = shape.window < 0 ? count : std::min(shape.window, count);
-  return {count, window, shape.causal ? 0 : window};
 }
 
 // The divisor of relu2 and laplace that all queries share, 0 where each has its own.
@@ -221,12 +235,14 @@ class BiasBlock {
     base_ = positions[pair.own];
     // Distances saturate: 32 bits hold every sum below unless the table is huge or the item spans more than 2^29 steps; then lane by lane.
     constexpr int64_t kNarrow = int64_t{1} << 29;
+    dense_ = 0;
     wide_ = last_ >= kNarrow || positions[pair.own + pair.own_count - 1] - base_ >= kNarrow;
     if (wide_) return;
     for (int64_t r = 0; r < kBlock; ++r) {
       const int64_t distance = positions[pair.own + std::min(r, pair.own_count - 1)] - base_;
       column_[r] = static_cast<TI>(kOwn == Side::kQueries ? -distance : distance);
     }
+    if (kOwn == Side::kKeys) spread_columns();
   }
 
   void set_other(const BlockPair& pair) {
@@ -248,8 +264,8 @@ class BiasBlock {
     return hn::GatherIndex(d, table_, index(o, r));
   }
 
-  // partial[index] += grad[o][r] over the pair, in a fixed order. grad is zero where nothing is seen.
-  void add_gradient(D d, const BlockPair& pair, const T* HWY_RESTRICT grad, T* HWY_RESTRICT partial) const {
+  // partial[index] += grad[o][r] over the pair, in a fixed order; own rows are keys. What is not seen may become zero.
+  void add_gradient(D d, const BlockPair& pair, T* HWY_RESTRICT grad, T* HWY_RESTRICT partial) const {
     const int64_t lanes = static_cast<int64_t>(hn::Lanes(d));
     if (kind_ == PositionBias::kWindowDistance) {
       // Sums along diagonals: the entries r = x - (kBlock-1) + o of row o, for a vector of x at a time. The window keeps or cuts whole diagonals.
@@ -283,8 +299,21 @@ class BiasBlock {
       for (int64_t o = pair.other_begin; o < pair.other_end; ++o) {
         const int64_t begin = pair.own_begin(o);
         const int64_t end = pair.own_end(o);
+        T* HWY_RESTRICT row = grad + o * kBlock;
+        if (dense_ > 0 && row_[o] >= 0 && row_[o] + column_[pair.own_count - 1] <= last_) {
+          std::fill(row, row + begin, T{0});
+          std::fill(row + std::max(begin, end), row + kBlock, T{0});
+          T* HWY_RESTRICT to = partial + row_[o];
+          for (int64_t n = 0; n < dense_; ++n) {
+            const auto values =
+                hn::TableLookupLanes(hn::LoadU(d, row + dense_from_[n]), hn::IndicesFromVec(d, hn::Load(di, dense_lane_ + n * lanes)));
+            const auto used = hn::BitCast(d, hn::Load(di, dense_mask_ + n * lanes));
+            hn::StoreU(hn::Add(hn::LoadU(d, to + n * lanes), hn::And(values, used)), d, to + n * lanes);
+          }
+          continue;
+        }
         for (int64_t r = begin / lanes * lanes; r < end; r += lanes) hn::Store(index(o, r), di, indices + r);
-        for (int64_t r = begin; r < end; ++r) partial[indices[r]] += grad[o * kBlock + r];
+        for (int64_t r = begin; r < end; ++r) partial[indices[r]] += row[r];
       }
     }
   }
@@ -302,6 +331,27 @@ class BiasBlock {
   }
 
  private:
+  // How a row of the block, whose entries lie column_[r] apart in the table, is spread over neighbouring entries: vector n takes lanes
+  // dense_lane_ of the row from dense_from_[n] on, those in dense_mask_. Far faster than entry by entry, while the rows are dense enough.
+  void spread_columns() {
+    const D d;
+    const int64_t lanes = static_cast<int64_t>(hn::Lanes(d));
+    dense_ = 0;
+    const int64_t vectors = column_[own_count_ - 1] / lanes + 1;
+    if (vectors > kMostDense) return;
+    std::fill(dense_lane_, dense_lane_ + vectors * lanes, TI{0});
+    std::fill(dense_mask_, dense_mask_ + vectors * lanes, TI{0});
+    for (int64_t n = 0, r = 0; n < vectors; ++n) {
+      dense_from_[n] = r;
+      for (; r < own_count_ && column_[r] < (n + 1) * lanes; ++r) {
+        if (r > 0 && column_[r] <= column_[r - 1]) return;
+        dense_lane_[column_[r]] = static_cast<TI>(r - dense_from_[n]);
+        dense_mask_[column_[r]] = TI{-1};
+      }
+    }
+    dense_ = vectors;
+  }
+
   int64_t clamped(int64_t distance) const { return std::clamp<int64_t>(offset_ + distance, 0, last_); }
   int64_t diagonal_index(const BlockPair& pair, int64_t x) const {
     const int64_t r_minus_o = x - (kBlock - 1);  // own minus other
@@ -331,6 +381,11 @@ class BiasBlock {
   HWY_ALIGN TI column_[kBlock];
   HWY_ALIGN TI row_[kBlock];
   HWY_ALIGN T diagonals_[3 * kBlock];
+  static constexpr int64_t kMostDense = 32;
+  int64_t dense_ = 0;  // vectors; 0: entry by entry
+  int64_t dense_from_[kMostDense];
+  HWY_ALIGN TI dense_lane_[kMostDense * hn::MaxLanes(D())];
+  HWY_ALIGN TI dense_mask_[kMostDense * hn::MaxLanes(D())];
 };
 
 // Lanes of rows r, r+1, ... that see other row o.
@@ -459,7 +514,6 @@ void forward(const WindowAttentionShape& shape, int64_t item_begin, int64_t item
     const int64_t row = begin + pair.own;
     // What the next item reads that this one does not.
     cursor.next();
-    prefetcher.clear();
     if (item + 1 < item_end) {
       const auto [next_begin, next_count] = cursor.sequence();
       const Visible next_sees = visible_keys(shape, next_count);
@@ -563,32 +617,32 @@ void backward(const BackwardArgs<T>& args) {
   T* grads = arena.take(kScoreSize);
   T* panel = arena.take(kPanelSize<T>);
   T* scales = arena.take(kBlock);
-  T* partial = arena.take(table_size(shape));
+  T* partial = arena.take(table_size(shape) + kBlock);  // add_gradient() adds nothing in whole vectors behind the end
   BiasBlock<T, Side::kKeys> bias(shape, args.bias_table);
   const bool with_bias = args.dbias != nullptr && bias.kind() != PositionBias::kNone;
   const int64_t q_stride = shape.q_stride, k_stride = shape.k_stride, v_stride = shape.v_stride, out_stride = shape.out_stride;
   Ranges by_own, by_other;
   Prefetcher prefetcher;
+  const auto prefetch_keys = [&](int64_t row, int64_t rows) {
+    prefetcher.add(args.k + row * k_stride, rows, shape.d_attn, k_stride);
+    prefetcher.add(args.v + row * v_stride, rows, shape.d_hidden, v_stride);
+    prefetcher.add(args.dv + row * v_stride, rows, shape.d_hidden, v_stride);
+    prefetcher.add(args.dk + row * k_stride, rows, shape.d_attn, k_stride);
+  };
+  const auto prefetch_queries = [&](int64_t row, int64_t rows) {
+    prefetcher.add(args.q + row * q_stride, rows, shape.d_attn, q_stride);
+    prefetcher.add(args.dout + row * out_stride, rows, shape.d_hidden, out_stride);
+    if (softmax && args.phase == 0) prefetcher.add(args.out + row * out_stride, rows, shape.d_hidden, out_stride);
+    prefetcher.add(args.dq + row * q_stride, rows, shape.d_attn, q_stride);
+  };
   PairCursor cursor(shape, args.phase, args.item_begin);
-  for (int64_t item = args.item_begin; item < args.item_end; ++item, cursor.next()) {
+  for (int64_t item = args.item_begin; item < args.item_end; ++item) {
     const auto [begin, count] = cursor.sequence();
     const Visible sees = visible_keys(shape, count);
     const Visible seen_by = sees.inverse();
-    const Chunks chunks(shape, count);
-    // The queries of the item's chunk that see a key of its chunk, and these keys.
-    const int64_t chunk_key_begin = cursor.key_chunk() * chunks.rows, chunk_query_begin = cursor.query_chunk() * chunks.rows;
-    const int64_t chunk_key_end = std::min(count, chunk_key_begin + chunks.rows);
-    const int64_t chunk_query_end = std::min(count, chunk_query_begin + chunks.rows);
-    const int64_t query_begin = std::max(chunk_query_begin, seen_by.begin(chunk_key_begin));
-    const int64_t query_end = std::min(chunk_query_end, seen_by.end(chunk_key_end - 1));
-    const int64_t key_begin = std::max(chunk_key_begin, sees.begin(query_begin));
-    const int64_t key_end = std::min(chunk_key_end, sees.end(query_end - 1));
+    const auto [chunk_key_begin, key_begin, key_end, query_begin, query_end] = cursor.extent();
+    cursor.next();                          // only to look ahead from here on
     const bool diagonal = args.phase == 0;  // the first to touch its gradients
-    if (diagonal && softmax) {
-      for (int64_t row = begin + query_begin; row < begin + query_end; ++row) {
-        args.delta[row] = row_dot(d, shape.d_hidden, args.dout + row * out_stride, args.out + row * out_stride);
-      }
-    }
     int64_t entry_begin = 0, entry_last = -1;
     if (with_bias) {
       bias.touched(key_begin, key_end - 1, query_begin, query_end - 1, args.positions == nullptr ? nullptr : args.positions + begin, &entry_begin,
@@ -596,6 +650,7 @@ void backward(const BackwardArgs<T>& args) {
       std::fill(partial + entry_begin, partial + entry_last + 1, T{0});
     }
     const int64_t first_query_block = query_begin / kBlock, query_blocks_end = (query_end - 1) / kBlock + 1;
+    int64_t query_blocks_read = first_query_block;
     for (int64_t key_block = key_begin / kBlock; key_block * kBlock < key_end; ++key_block) {
       const int64_t own = key_block * kBlock;
       BlockPair pair{seen_by, sees, own, std::min(kBlock, count - own), 0};
@@ -610,6 +665,25 @@ void backward(const BackwardArgs<T>& args) {
         by_own.set_own(pair);
         by_other.set_other(pair);
         const int64_t other = begin + pair.other;
+        if (block >= query_blocks_read) {
+          query_blocks_read = block + 1;
+          if (diagonal && softmax) {
+            for (int64_t i = other; i < other + pair.other_count(); ++i) {
+              args.delta[i] = row_dot(d, shape.d_hidden, args.dout + i * out_stride, args.out + i * out_stride);
+            }
+          }
+          if (block + 1 < query_blocks_end) prefetch_queries(other + kBlock, std::min(kBlock, count - pair.other - kBlock));
+        }
+        if (block == pair_begin) {
+          if (own + kBlock < key_end) {
+            prefetch_keys(row + kBlock, std::min(kBlock, count - own - kBlock));
+          } else if (item + 1 < args.item_end) {
+            const auto [next_begin, next_count] = cursor.sequence();
+            const PairExtent next = cursor.extent();
+            prefetch_keys(next_begin + next.key_begin / kBlock * kBlock, std::min(kBlock, next_count - next.key_begin / kBlock * kBlock));
+            prefetch_queries(next_begin + next.query_begin / kBlock * kBlock, std::min(kBlock, next_count - next.query_begin / kBlock * kBlock));
+          }
+        }
         const T* const query = args.q + other * q_stride;
         const T* const grad_out = args.dout + other * out_stride;
         const bool first_of_key = diagonal && block == pair_begin;
@@ -720,7 +794,8 @@ size_t window_attention_workspace_size(const WindowAttentionShape& shape) noexce
   using window_attention_impl::kPanelSize;
   using window_attention_impl::kScoreSize;
   using window_attention_impl::table_size;
-  const int64_t pieces[] = {shape.d_attn * kBlock, shape.d_hidden * kBlock, 2 * kScoreSize + kBlock, kPanelSize<T>, 4 * kBlock, table_size(shape)};
+  const int64_t pieces[] = {shape.d_attn * kBlock,     shape.d_hidden * kBlock, 2 * kScoreSize + kBlock, kPanelSize<T>, 4 * kBlock,
+                            table_size(shape) + kBlock};
   int64_t size = 0;
   for (const int64_t piece : pieces) size += Arena<T>::rounded(piece);
   return static_cast<size_t>(size);

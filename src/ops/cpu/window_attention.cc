@@ -13,7 +13,7 @@ using kernels::AttentionFunction;
 using kernels::PositionBias;
 using kernels::WindowAttentionShape;
 
-// Gradients of the bias table are summed within this many fixed groups of query blocks, whatever the thread count, and the groups added in order.
+// Gradients of the bias table are summed within this many fixed groups of a phase's items, whatever the thread count, and the groups added in order.
 constexpr int64_t kBiasGroups = 32;
 constexpr int64_t kRotaryGrain = 256;
 
@@ -100,12 +100,13 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> window_attention_backward_cpu(const T
   const auto table = contiguous(bias_table);
   const bool has_bias = shape.bias != PositionBias::kNone;
   Tensor gq = at::empty_like(qc), gk = at::empty_like(kc), gv = at::empty_like(vc), gtable, delta = at::empty({q.size(0)}, q.options());
-  const int64_t items = kernels::window_attention_items(shape);
-  const int64_t groups = std::min(items, kBiasGroups);
+  const int64_t phases = kernels::window_attention_bwd_phases(shape);
+  // Phase 0 has the most items; the later phases add to the first of its groups.
+  const int64_t most_groups = phases > 0 ? std::min(kernels::window_attention_bwd_items(shape, 0), kBiasGroups) : 0;
   Tensor partial;
   if (has_bias) {
     gtable = at::zeros_like(*table);
-    partial = at::zeros({groups, gtable.size(0)}, q.options());
+    partial = at::zeros({most_groups, gtable.size(0)}, q.options());
   }
   SEQBOAT_DISPATCH(q, "seqboat::_window_attention_backward", [&] {
     using T = scalar_t;
@@ -114,21 +115,24 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> window_attention_backward_cpu(const T
     const T* vp = vc.const_data_ptr<T>();
     const T* gp = gout.const_data_ptr<T>();
     const int64_t* at_time = positions.const_data_ptr<int64_t>();
-    parallel_for(groups, 1, [&](int64_t first, int64_t last) {
-      for (int64_t group = first; group < last; ++group)
-        kernels::window_attention_bwd_q<T>(shape, group * items / groups, (group + 1) * items / groups, qp, kp, vp, at_time, data_or_null<T>(table),
-                                           oc.const_data_ptr<T>(), lse.const_data_ptr<T>(), gp, gq.mutable_data_ptr<T>(),
-                                           has_bias ? partial.mutable_data_ptr<T>() + group * gtable.size(0) : nullptr, delta.mutable_data_ptr<T>(),
-                                           attention_workspace<T>(shape));
-    });
-    parallel_for(items, 1, [&](int64_t begin, int64_t end) {
-      kernels::window_attention_bwd_kv<T>(shape, begin, end, qp, kp, vp, at_time, data_or_null<T>(table), lse.const_data_ptr<T>(),
-                                          delta.const_data_ptr<T>(), gp, gk.mutable_data_ptr<T>(), gv.mutable_data_ptr<T>(),
-                                          attention_workspace<T>(shape));
-    });
-    if (has_bias && groups > 0) {
+    for (int64_t phase = 0; phase < phases; ++phase) {
+      const int64_t items = kernels::window_attention_bwd_items(shape, phase);
+      const int64_t groups = has_bias ? std::min(items, kBiasGroups) : items;
+      parallel_for(groups, 1, [&](int64_t first, int64_t last) {
+        const auto backward = [&](int64_t begin, int64_t end, T* dbias) {
+          kernels::window_attention_bwd<T>(shape, phase, begin, end, qp, kp, vp, at_time, data_or_null<T>(table), oc.const_data_ptr<T>(),
+                                           lse.const_data_ptr<T>(), gp, gq.mutable_data_ptr<T>(), gk.mutable_data_ptr<T>(), gv.mutable_data_ptr<T>(),
+                                           dbias, delta.mutable_data_ptr<T>(), attention_workspace<T>(shape));
+        };
+        if (!has_bias) return backward(first, last, nullptr);
+        for (int64_t group = first; group < last; ++group) {
+          backward(group * items / groups, (group + 1) * items / groups, partial.mutable_data_ptr<T>() + group * gtable.size(0));
+        }
+      });
+    }
+    if (has_bias && most_groups > 0) {
       const int64_t entries = gtable.size(0);
-      kernels::column_sum<T>(groups, entries, entries, 0, entries, partial.const_data_ptr<T>(), gtable.mutable_data_ptr<T>());
+      kernels::column_sum<T>(most_groups, entries, entries, 0, entries, partial.const_data_ptr<T>(), gtable.mutable_data_ptr<T>());
     }
   });
   return {gq, gk, gv, gtable};
