@@ -61,11 +61,11 @@ struct Problem {
                                            table.data(), out.data(), lse.data(), workspace);
   }
   void backward() {
-    const int64_t items = seqboat::kernels::window_attention_items(shape);
-    seqboat::kernels::window_attention_bwd_q(shape, 0, items, q.data(), k.data(), v.data(), positions.data(), table.data(), out.data(), lse.data(),
-                                             dout.data(), dq.data(), dbias.data(), delta.data(), workspace);
-    seqboat::kernels::window_attention_bwd_kv(shape, 0, items, q.data(), k.data(), v.data(), positions.data(), table.data(), lse.data(), delta.data(),
-                                              dout.data(), dk.data(), dv.data(), workspace);
+    for (int64_t phase = 0; phase < seqboat::kernels::window_attention_bwd_phases(shape); ++phase) {
+      seqboat::kernels::window_attention_bwd(shape, phase, 0, seqboat::kernels::window_attention_bwd_items(shape, phase), q.data(), k.data(),
+                                             v.data(), positions.data(), table.data(), out.data(), lse.data(), dout.data(), dq.data(), dk.data(),
+                                             dv.data(), dbias.data(), delta.data(), workspace);
+    }
   }
 };
 

@@ -40,7 +40,7 @@ struct WindowAttentionShape {
   int64_t max_positions = 0;  ///< M; the table has 2M-1 entries
 };
 
-/// Work items: blocks of consecutive queries (or keys), sequence after sequence; their borders depend on a token's number within its
+/// Work items of the forward: blocks of consecutive queries, sequence after sequence; their borders depend on a token's number within its
 /// sequence alone. Calls over disjoint item ranges may run in parallel; results have the same bits however the items are cut.
 int64_t window_attention_items(const WindowAttentionShape& shape) noexcept;
 
@@ -62,21 +62,33 @@ template <class T>
 void window_attention_fwd(const WindowAttentionShape& shape, int64_t item_begin, int64_t item_end, const T* q, const T* k, const T* v,
                           const int64_t* positions, const T* bias_table, T* out, T* lse, T* workspace) noexcept;
 
-/// Gradient of the queries and the bias table, by query items. delta (K) = sum_h dout[i,h] out[i,h] is computed here and read by _bwd_kv
-/// (softmax; untouched otherwise, may be nullptr). dq (K, Z, stride q_stride) is written. dbias (2M-1) or nullptr is added to: give each
-/// fixed group of items its own and add them in order.
-template <class T>
-void window_attention_bwd_q(const WindowAttentionShape& shape, int64_t item_begin, int64_t item_end, const T* q, const T* k, const T* v,
-                            const int64_t* positions, const T* bias_table, const T* out, const T* lse, const T* dout, T* dq, T* dbias, T* delta,
-                            T* workspace) noexcept;
+/// Work items of the backward. A sequence is cut into chunks of a few blocks (how many depends on the window alone); an item is one chunk of keys
+/// with one chunk of queries, so that scores are computed once for all gradients. A phase has the items of one distance d = chunk of the queries -
+/// chunk of the keys, which share no row of any gradient:
+///
+///   causal          d = 0, 1, 2, ...             keys      0 1 2 3
+///   bidirectional   d = 0, 1, -1, 2, -2, ...     queries 0 a c        a  phase 0 (d = 0)
+///                                                        1 b a c      b  phase 1 (d = 1)
+///                                                        2   b a c    c  phase 2 (d = -1)
+///
+/// Phases are done in order, 0 first, each to its end before the next; calls over disjoint item ranges of one phase may run in parallel. Results have
+/// the same bits however items are cut. A batch of nothing has no phase.
+int64_t window_attention_bwd_phases(const WindowAttentionShape& shape) noexcept;
+int64_t window_attention_bwd_items(const WindowAttentionShape& shape, int64_t phase) noexcept;
 
-/// Gradient of keys and values, by key items, after every item of _bwd_q is done. dk (K, Z, stride k_stride), dv (K, H, stride v_stride) are written.
+/// Gradients of queries, keys, values and bias table. out and lse are the forward's. dq (K, Z, stride q_stride), dk (K, Z, stride k_stride) and
+/// dv (K, H, stride v_stride) are written by phase 0 and added to by the others. delta (K) = sum_h dout[i,h] out[i,h] is written by phase 0 and read
+/// by the others (softmax; untouched otherwise, may be nullptr). dbias (2M-1) or nullptr is added to, a sum an item: give each fixed group of
+/// items its own and add them in order. What lies outside a row's window does not touch its gradients: it may be NaN.
+/// Row i depends on its own sequence alone: a gradient is one chain of fused multiply-adds over the rows it sees, in the order of the phases and
+/// increasing within one; scores and d(loss)/d(weight) are such chains over z and h.
+/// workspace: as for the forward. Calling thread only; allocates nothing.
 template <class T>
-void window_attention_bwd_kv(const WindowAttentionShape& shape, int64_t item_begin, int64_t item_end, const T* q, const T* k, const T* v,
-                             const int64_t* positions, const T* bias_table, const T* lse, const T* delta, const T* dout, T* dk, T* dv,
-                             T* workspace) noexcept;
+void window_attention_bwd(const WindowAttentionShape& shape, int64_t phase, int64_t item_begin, int64_t item_end, const T* q, const T* k, const T* v,
+                          const int64_t* positions, const T* bias_table, const T* out, const T* lse, const T* dout, T* dq, T* dk, T* dv, T* dbias,
+                          T* delta, T* workspace) noexcept;
 
-/// Elements of T for one thread's workspace, enough for any of the three.
+/// Elements of T for one thread's workspace, enough for forward and backward.
 template <class T>
 size_t window_attention_workspace_size(const WindowAttentionShape& shape) noexcept;
 

@@ -156,7 +156,9 @@ HWY_NOINLINE void sweep_pass(D d, const Block<T>& block, const T* HWY_RESTRICT q
   T* out = block.out.data;
   T* HWY_RESTRICT copy_in = block.copy_in;
   T* HWY_RESTRICT copy_lagged = block.copy_lagged;
-  for (int64_t t = 0; t < block.steps; ++t) {
+  // The gradient sweeps carry g from step to step, and p = q g is made where it is used: then p and g take turns in one register. (Carrying p keeps
+  // both alive; with 16 registers some states went through memory, on the recurrence's way.) The first step finds p itself, as it is stored.
+  const auto step = [&](auto first) HWY_ATTR {
     const V x = hn::LoadU(d, in);
     V acc = hn::Zero(d);
     if (base != nullptr) acc = hn::LoadU(d, base);
@@ -182,12 +184,11 @@ HWY_NOINLINE void sweep_pass(D d, const Block<T>& block, const T* HWY_RESTRICT q
         s[n] = hn::MulAdd(qv[n], s[n], u);
         acc = hn::MulAdd(cv[n], s[n], acc);
       } else {
-        V p = s[n];
-        if constexpr (kLagged) p = hn::NegMulAdd(kv[n], x_lagged, p);
-        const V g = hn::MulAdd(cv[n], x, p);
         // The product q g is rounded by itself, so that a gradient handed from one call to the next is the one a single call carries.
-        s[n] = hn::Mul(qv[n], g);
-        acc = kSweep == Sweep::kInput ? hn::Add(acc, g) : hn::NegMulAdd(kv[n], g, acc);
+        if constexpr (!decltype(first)::value) s[n] = hn::Mul(qv[n], s[n]);
+        if constexpr (kLagged) s[n] = hn::NegMulAdd(kv[n], x_lagged, s[n]);
+        s[n] = hn::MulAdd(cv[n], x, s[n]);
+        acc = kSweep == Sweep::kInput ? hn::Add(acc, s[n]) : hn::NegMulAdd(kv[n], s[n], acc);
       }
     }
     hn::StoreU(acc, d, out);
@@ -196,9 +197,18 @@ HWY_NOINLINE void sweep_pass(D d, const Block<T>& block, const T* HWY_RESTRICT q
     out += block.out.stride;
     if (base != nullptr) base += block.base.stride;
     if constexpr (kLagged) lagged += block.lagged.stride;
+  };
+  int64_t t = 0;
+  if (kSweep != Sweep::kForward && block.steps > 0) {
+    step(std::true_type());
+    t = 1;
   }
+  for (; t < block.steps; ++t) step(std::false_type());
 #pragma GCC unroll 8
-  for (int n = 0; n < kStates; ++n) hn::Store(s[n], d, state + n * lanes);
+  for (int n = 0; n < kStates; ++n) {
+    if (kSweep != Sweep::kForward && block.steps > 0) s[n] = hn::Mul(qv[n], s[n]);
+    hn::Store(s[n], d, state + n * lanes);
+  }
 }
 
 /// All states of a chunk, pass after pass. staged_out: room for the sums between two passes.

@@ -23,6 +23,7 @@
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
+#include <type_traits>
 
 #include "kernels/cpu/simd_partial-inl.h"
 #include "kernels/cpu/window_attention-blocks.h"
@@ -36,6 +37,7 @@ namespace hn = hwy::HWY_NAMESPACE;
 
 // Register tile: kTileRows broadcasts times up to kTileVectors vectors of accumulators. 24 accumulators where there are 32 registers, 12 of 16.
 constexpr int64_t kTileRows = 6;
+constexpr int64_t kFewRows = 4;  // what 6 leave of a block
 #if HWY_TARGET <= HWY_AVX3 || HWY_TARGET == HWY_NEON
 constexpr int kTileVectors = 4;
 #else
@@ -58,16 +60,19 @@ void pack_transposed(D d, int64_t row_count, int64_t depth, const T* HWY_RESTRIC
   const int64_t lanes = static_cast<int64_t>(hn::Lanes(d));
   const int64_t padded = (row_count + lanes - 1) / lanes * lanes;
   for (int64_t group = 0; group < padded; group += kGroup) {
-    const int64_t group_end = std::min(padded, group + kGroup);
+    const int64_t group_rows = std::min(padded - group, kGroup);
+    const T* HWY_RESTRICT row[kGroup];
+    for (int64_t r = 0; r < kGroup; ++r) row[r] = rows + std::min(group + r, row_count - 1) * stride;
+    T* HWY_RESTRICT to_group = packed + group;
     int64_t z = 0;
 #if HWY_TARGET != HWY_SCALAR
     if (lanes >= kSide) {
       for (; z + kSide <= depth; z += kSide) {
-        for (int64_t r = group; r < group_end; r += kSide) {
-          const auto row = [&](int64_t i) HWY_ATTR { return hn::LoadU(d_square, rows + std::min(r + i, row_count - 1) * stride + z); };
-          T* HWY_RESTRICT to = packed + z * kBlock + r;
+        for (int64_t r = 0; r < group_rows; r += kSide) {
+          T* HWY_RESTRICT to = to_group + z * kBlock + r;
           if constexpr (kSide == 4) {
-            const auto r0 = row(0), r1 = row(1), r2 = row(2), r3 = row(3);
+            const auto r0 = hn::LoadU(d_square, row[r] + z), r1 = hn::LoadU(d_square, row[r + 1] + z);
+            const auto r2 = hn::LoadU(d_square, row[r + 2] + z), r3 = hn::LoadU(d_square, row[r + 3] + z);
             const auto even_low = hn::InterleaveLower(d_square, r0, r2), even_high = hn::InterleaveUpper(d_square, r0, r2);
             const auto odd_low = hn::InterleaveLower(d_square, r1, r3), odd_high = hn::InterleaveUpper(d_square, r1, r3);
             hn::Store(hn::InterleaveLower(d_square, even_low, odd_low), d_square, to);
@@ -75,7 +80,7 @@ void pack_transposed(D d, int64_t row_count, int64_t depth, const T* HWY_RESTRIC
             hn::Store(hn::InterleaveLower(d_square, even_high, odd_high), d_square, to + 2 * kBlock);
             hn::Store(hn::InterleaveUpper(d_square, even_high, odd_high), d_square, to + 3 * kBlock);
           } else {
-            const auto r0 = row(0), r1 = row(1);
+            const auto r0 = hn::LoadU(d_square, row[r] + z), r1 = hn::LoadU(d_square, row[r + 1] + z);
             hn::Store(hn::InterleaveLower(d_square, r0, r1), d_square, to);
             hn::Store(hn::InterleaveUpper(d_square, r0, r1), d_square, to + kBlock);
           }
@@ -84,73 +89,92 @@ void pack_transposed(D d, int64_t row_count, int64_t depth, const T* HWY_RESTRIC
     }
 #endif
     for (; z < depth; ++z) {
-      for (int64_t r = group; r < group_end; ++r) packed[z * kBlock + r] = rows[std::min(r, row_count - 1) * stride + z];
+      for (int64_t r = 0; r < group_rows; ++r) to_group[z * kBlock + r] = row[r][z];
     }
   }
 }
 
-// dst[o][v] (+)= sum_z other[o][z] packed[z][v] for kTileRows rows o and kVectors vectors v. Rows past the last one repeat it and are not stored.
-template <int kVectors, class D, class T = hn::TFromD<D>>
-HWY_INLINE void dots_tile(D d, int64_t rows, int64_t depth, bool add, const T* HWY_RESTRICT other, int64_t stride, const T* HWY_RESTRICT packed,
-                          T* HWY_RESTRICT dst) {
+// dst[o][v] (+)= sum_z other[o][z] packed[z][v] for kRows rows o and kVectors vectors v. Rows past the last one repeat it and are not stored.
+template <int kRows, int kVectors, class D, class T = hn::TFromD<D>>
+HWY_NOINLINE void dots_tile(D d, int64_t rows, int64_t depth, bool add, const T* HWY_RESTRICT other, int64_t stride, const T* HWY_RESTRICT packed,
+                            T* HWY_RESTRICT dst) {
   const int64_t lanes = static_cast<int64_t>(hn::Lanes(d));
-  const T* HWY_RESTRICT row[kTileRows];
-  for (int64_t r = 0; r < kTileRows; ++r) row[r] = other + std::min(r, rows - 1) * stride;
-  hn::Vec<D> sum[kTileRows][kVectors];
-  for (int64_t r = 0; r < kTileRows; ++r) {
+  const T* HWY_RESTRICT row[kRows];
+  for (int64_t r = 0; r < kRows; ++r) row[r] = other + std::min(r, rows - 1) * stride;
+  hn::Vec<D> sum[kRows][kVectors];
+  for (int64_t r = 0; r < kRows; ++r) {
     for (int v = 0; v < kVectors; ++v) sum[r][v] = add ? hn::Load(d, dst + std::min(r, rows - 1) * kBlock + v * lanes) : hn::Zero(d);
   }
   for (int64_t z = 0; z < depth; ++z) {
     hn::Vec<D> own[kVectors];
     for (int v = 0; v < kVectors; ++v) own[v] = hn::Load(d, packed + z * kBlock + v * lanes);
-    for (int64_t r = 0; r < kTileRows; ++r) {
+    for (int64_t r = 0; r < kRows; ++r) {
       const auto x = hn::Set(d, row[r][z]);
       for (int v = 0; v < kVectors; ++v) sum[r][v] = hn::MulAdd(x, own[v], sum[r][v]);
     }
   }
-  for (int64_t r = 0; r < kTileRows; ++r) {
+  for (int64_t r = 0; r < kRows; ++r) {
     if (r >= rows) break;
     for (int v = 0; v < kVectors; ++v) hn::Store(sum[r][v], d, dst + r * kBlock + v * lanes);
   }
 }
 
+// call(rows, vectors) with both as constants: the smallest tile that holds them.
+template <class Call>
+HWY_INLINE void with_tile(int64_t rows, int64_t vectors, const Call& call) {
+  const auto with_rows = [&](auto tile_rows) HWY_ATTR {
+    if (vectors == 1) {
+      call(tile_rows, std::integral_constant<int, 1>());
+    } else if (kTileVectors == 2 || vectors == 2) {
+      call(tile_rows, std::integral_constant<int, 2>());
+    } else if (vectors == 3) {
+      call(tile_rows, std::integral_constant<int, 3>());
+    } else {
+      call(tile_rows, std::integral_constant<int, kTileVectors>());
+    }
+  };
+  rows > kFewRows ? with_rows(std::integral_constant<int, kTileRows>()) : with_rows(std::integral_constant<int, kFewRows>());
+}
+
 // dst[o][r] = other[o] . own[r] for o in [other_begin, other_end) of the block; own rows that none of a tile's rows sees are left out.
+// by_other: of the pair.
 template <class D, class T = hn::TFromD<D>>
-void dots(D d, const BlockPair& pair, int64_t depth, const T* HWY_RESTRICT other, int64_t stride, const T* HWY_RESTRICT packed, T* HWY_RESTRICT dst) {
+void dots(D d, const BlockPair& pair, const Ranges& by_other, int64_t depth, const T* HWY_RESTRICT other, int64_t stride,
+          const T* HWY_RESTRICT packed, T* HWY_RESTRICT dst, Prefetcher& prefetcher) {
   const int64_t lanes = static_cast<int64_t>(hn::Lanes(d));
-  for (int64_t z = 0; z < depth; z += kDepthChunk) {
-    const int64_t chunk = std::min(kDepthChunk, depth - z);
+  const int64_t chunks = (depth + kDepthChunk - 1) / kDepthChunk;
+  const int64_t chunk_size = (depth + chunks - 1) / chunks;
+  for (int64_t z = 0; z < depth; z += chunk_size) {
+    const int64_t chunk = std::min(chunk_size, depth - z);
     for (int64_t o = pair.other_begin; o < pair.other_end; o += kTileRows) {
       const int64_t rows = std::min(kTileRows, pair.other_end - o);
-      const int64_t vector_end = (pair.own_end(o + rows - 1) + lanes - 1) / lanes;
-      for (int64_t v = pair.own_begin(o) / lanes; v < vector_end; v += kTileVectors) {
-        const T* HWY_RESTRICT from = other + o * stride + z;
-        const T* HWY_RESTRICT own = packed + z * kBlock + v * lanes;
-        T* HWY_RESTRICT to = dst + o * kBlock + v * lanes;
-        const int64_t left = vector_end - v;
-        if (left == 1) {
-          dots_tile<1>(d, rows, chunk, z > 0, from, stride, own, to);
-        } else if (kTileVectors == 2 || left == 2) {
-          dots_tile<2>(d, rows, chunk, z > 0, from, stride, own, to);
-        } else if (left == 3) {
-          dots_tile<3>(d, rows, chunk, z > 0, from, stride, own, to);
-        } else {
-          dots_tile<kTileVectors>(d, rows, chunk, z > 0, from, stride, own, to);
-        }
+      const int64_t vector_end = (by_other.end[o + rows - 1] + lanes - 1) / lanes;
+      for (int64_t v = by_other.begin[o] / lanes; v < vector_end; v += kTileVectors) {
+        prefetcher.step();
+        with_tile(rows, std::min<int64_t>(kTileVectors, vector_end - v), [&](auto tile_rows, auto vectors) HWY_ATTR {
+          dots_tile<decltype(tile_rows)::value, decltype(vectors)::value>(d, rows, chunk, z > 0, other + o * stride + z, stride,
+                                                                          packed + z * kBlock + v * lanes, dst + o * kBlock + v * lanes);
+        });
       }
     }
   }
 }
 
-// c[r][v] = (first ? 0 : c[r][v] * rescale[r]) + sum_o weights[o][r] x[o][v] for kTileRows own rows; row r sums o in [begin[r], end[r]) alone.
+// Where an element of the score block lies: Weights<false> has the tile's rows along the block's rows (own rows), Weights<true> across them.
+template <bool kAcross>
+HWY_INLINE constexpr int64_t weight_at(int64_t row, int64_t summed) {
+  return kAcross ? row * kBlock + summed : summed * kBlock + row;
+}
+
+// c[r][v] = (first ? 0 : c[r][v] * rescale[r]) + sum_o weight(r, o) x[o][v] for kRows rows; row r sums o in [begin[r], end[r]) alone.
 // The last vector has last_count valid lanes in c; x is readable in full vectors.
-template <int kVectors, class D, class T = hn::TFromD<D>>
-HWY_INLINE void accumulate_tile(D d, int64_t rows, const int64_t* begin, const int64_t* end, const T* HWY_RESTRICT weights, const T* HWY_RESTRICT x,
-                                int64_t x_stride, bool first, const T* HWY_RESTRICT rescale, int64_t last_count, T* HWY_RESTRICT c,
-                                int64_t c_stride) {
+template <int kRows, int kVectors, bool kAcross, class D, class T = hn::TFromD<D>>
+HWY_NOINLINE void accumulate_tile(D d, int64_t rows, const int64_t* HWY_RESTRICT begin, const int64_t* HWY_RESTRICT end,
+                                  const T* HWY_RESTRICT weights, const T* HWY_RESTRICT x, int64_t x_stride, bool first, const T* HWY_RESTRICT rescale,
+                                  int64_t last_count, T* HWY_RESTRICT c, int64_t c_stride) {
   const int64_t lanes = static_cast<int64_t>(hn::Lanes(d));
-  hn::Vec<D> sum[kTileRows][kVectors];
-  for (int64_t r = 0; r < kTileRows; ++r) {
+  hn::Vec<D> sum[kRows][kVectors];
+  for (int64_t r = 0; r < kRows; ++r) {
     for (int v = 0; v < kVectors; ++v) sum[r][v] = hn::Zero(d);
     if (first || r >= rows) continue;
     const T* HWY_RESTRICT from = c + r * c_stride;
@@ -163,17 +187,17 @@ HWY_INLINE void accumulate_tile(D d, int64_t rows, const int64_t* begin, const i
     }
   }
   // begin and end do not decrease with r: all rows share [begin of the last, end of the first), at most a few o on either side are partial.
-  const int64_t all_begin = begin[kTileRows - 1];
+  const int64_t all_begin = begin[kRows - 1];
   const int64_t all_end = std::max(end[0], all_begin);
-  const int64_t o_end = end[kTileRows - 1];
+  const int64_t o_end = end[kRows - 1];
   int64_t o = begin[0];
   while (o < o_end) {
     if (o == all_begin) {
       for (; o < all_end; ++o) {
         hn::Vec<D> xv[kVectors];
         for (int v = 0; v < kVectors; ++v) xv[v] = hn::LoadU(d, x + o * x_stride + v * lanes);
-        for (int64_t r = 0; r < kTileRows; ++r) {
-          const auto w = hn::Set(d, weights[o * kBlock + r]);
+        for (int64_t r = 0; r < kRows; ++r) {
+          const auto w = hn::Set(d, weights[weight_at<kAcross>(r, o)]);
           for (int v = 0; v < kVectors; ++v) sum[r][v] = hn::MulAdd(w, xv[v], sum[r][v]);
         }
       }
@@ -181,14 +205,14 @@ HWY_INLINE void accumulate_tile(D d, int64_t rows, const int64_t* begin, const i
     }
     hn::Vec<D> xv[kVectors];
     for (int v = 0; v < kVectors; ++v) xv[v] = hn::LoadU(d, x + o * x_stride + v * lanes);
-    for (int64_t r = 0; r < kTileRows; ++r) {
+    for (int64_t r = 0; r < kRows; ++r) {
       if (o < begin[r] || o >= end[r]) continue;  // not a product with zero: what lies outside the window may be infinite
-      const auto w = hn::Set(d, weights[o * kBlock + r]);
+      const auto w = hn::Set(d, weights[weight_at<kAcross>(r, o)]);
       for (int v = 0; v < kVectors; ++v) sum[r][v] = hn::MulAdd(w, xv[v], sum[r][v]);
     }
     ++o;
   }
-  for (int64_t r = 0; r < kTileRows; ++r) {
+  for (int64_t r = 0; r < kRows; ++r) {
     if (r >= rows) break;
     T* HWY_RESTRICT to = c + r * c_stride;
     for (int v = 0; v < kVectors - 1; ++v) hn::StoreU(sum[r][v], d, to + v * lanes);
@@ -200,10 +224,12 @@ HWY_INLINE void accumulate_tile(D d, int64_t rows, const int64_t* begin, const i
   }
 }
 
-// c[r][:] = (first ? 0 : c[r][:] * rescale[r]) + sum_o weights[o][r] x[o][:] over the other rows that own row r sees. panel: kPanelSize elements.
-template <class D, class T = hn::TFromD<D>>
-void accumulate(D d, const BlockPair& pair, const T* HWY_RESTRICT weights, int64_t columns, const T* HWY_RESTRICT x, int64_t x_stride, bool first,
-                const T* HWY_RESTRICT rescale, T* HWY_RESTRICT c, int64_t c_stride, T* HWY_RESTRICT panel) {
+// c[r][:] = (first ? 0 : c[r][:] * rescale[r]) + sum_o weight(r, o) x[o][:] over the rows o that row r sees, all of which are in
+// [x_begin, x_end). panel: kPanelSize elements.
+template <bool kAcross, class D, class T = hn::TFromD<D>>
+void accumulate(D d, const Ranges& ranges, int64_t x_begin, int64_t x_end, const T* HWY_RESTRICT weights, int64_t columns, const T* HWY_RESTRICT x,
+                int64_t x_stride, bool first, const T* HWY_RESTRICT rescale, T* HWY_RESTRICT c, int64_t c_stride, T* HWY_RESTRICT panel,
+                Prefetcher& prefetcher) {
   const int64_t lanes = static_cast<int64_t>(hn::Lanes(d));
   for (int64_t column = 0; column < columns; column += kTileVectors * lanes) {
     const int64_t width = std::min(kTileVectors * lanes, columns - column);
@@ -211,34 +237,28 @@ void accumulate(D d, const BlockPair& pair, const T* HWY_RESTRICT weights, int64
     const int64_t last_count = width - (vectors - 1) * lanes;
     const T* HWY_RESTRICT from = x + column;
     int64_t from_stride = x_stride;
-    if (last_count != lanes) {  // copied into full vectors once; a tile whose rows collide in the cache (4 KiB apart) is faster read in place
-      for (int64_t o = pair.other_begin; o < pair.other_end; ++o) {
+    // Copied into full vectors once. Rows that collide in the cache are copied too where a tile is one line wide; four lines are faster read in
+    // place.
+    const bool collides = kTileVectors == 2 && x_stride * static_cast<int64_t>(sizeof(T)) % 2048 == 0;
+    if (last_count != lanes || collides) {
+      for (int64_t o = x_begin; o < x_end; ++o) {
         T* HWY_RESTRICT to = panel + o * kTileVectors * lanes;
         for (int64_t v = 0; v < vectors - 1; ++v) hn::Store(hn::LoadU(d, from + o * x_stride + v * lanes), d, to + v * lanes);
-        hn::Store(load_partial(d, from + o * x_stride + (vectors - 1) * lanes, static_cast<size_t>(last_count)), d, to + (vectors - 1) * lanes);
+        const T* HWY_RESTRICT last = from + o * x_stride + (vectors - 1) * lanes;
+        hn::Store(last_count == lanes ? hn::LoadU(d, last) : load_partial(d, last, static_cast<size_t>(last_count)), d, to + (vectors - 1) * lanes);
       }
       from = panel;
       from_stride = kTileVectors * lanes;
     }
-    for (int64_t r = 0; r < pair.own_count; r += kTileRows) {
-      const int64_t rows = std::min(kTileRows, pair.own_count - r);
-      int64_t begin[kTileRows], end[kTileRows];
-      for (int64_t i = 0; i < kTileRows; ++i) {
-        begin[i] = pair.seen_begin(r + std::min(i, rows - 1));
-        end[i] = pair.seen_end(r + std::min(i, rows - 1));
-      }
-      if (!first && begin[0] >= end[kTileRows - 1]) continue;
-      const T* HWY_RESTRICT factor = rescale != nullptr ? rescale + r : nullptr;
-      T* HWY_RESTRICT to = c + r * c_stride + column;
-      if (vectors == 1) {
-        accumulate_tile<1>(d, rows, begin, end, weights + r, from, from_stride, first, factor, last_count, to, c_stride);
-      } else if (kTileVectors == 2 || vectors == 2) {
-        accumulate_tile<2>(d, rows, begin, end, weights + r, from, from_stride, first, factor, last_count, to, c_stride);
-      } else if (vectors == 3) {
-        accumulate_tile<3>(d, rows, begin, end, weights + r, from, from_stride, first, factor, last_count, to, c_stride);
-      } else {
-        accumulate_tile<kTileVectors>(d, rows, begin, end, weights + r, from, from_stride, first, factor, last_count, to, c_stride);
-      }
+    for (int64_t r = 0; r < ranges.count; r += kTileRows) {
+      const int64_t rows = std::min(kTileRows, ranges.count - r);
+      if (!first && ranges.begin[r] >= ranges.end[r + rows - 1]) continue;
+      prefetcher.step();
+      with_tile(rows, vectors, [&](auto tile_rows, auto tile_vectors) HWY_ATTR {
+        accumulate_tile<decltype(tile_rows)::value, decltype(tile_vectors)::value, kAcross>(
+            d, rows, ranges.begin + r, ranges.end + r, weights + weight_at<kAcross>(r, 0), from, from_stride, first,
+            rescale != nullptr ? rescale + r : nullptr, last_count, c + r * c_stride + column, c_stride);
+      });
     }
   }
 }

@@ -42,22 +42,24 @@ void attention_forward(const kernels::WindowAttentionShape& shape, const Attenti
 template <class T>
 void attention_backward(const kernels::WindowAttentionShape& shape, const AttentionInput<T>& in, const T* out, const T* lse, const T* dout, T* dq,
                         T* dk, T* dv, T* dtable) {
-  const int64_t items = kernels::window_attention_items(shape), groups = std::min(items, kBiasGroups);
   const int64_t entries = shape.bias == kernels::PositionBias::kNone ? 0 : 2 * shape.max_positions - 1;
+  const int64_t phases = kernels::window_attention_bwd_phases(shape);
+  // Phase 0 has the most items; the later ones add to the first of its groups.
+  const int64_t most_groups = phases > 0 ? std::min(kernels::window_attention_bwd_items(shape, 0), kBiasGroups) : 0;
   Scratch& scratch = Scratch::mine();
   const Scratch::Frame frame(scratch);
   T* delta = scratch.take<T>(shape.active_cu_seqlens[shape.batch]);
-  T* partial = scratch.take<T>(groups * entries);
-  std::fill(partial, partial + groups * entries, T(0));
-  parallel_tasks(groups, [&](int64_t group) {
-    kernels::window_attention_bwd_q<T>(shape, group * items / groups, (group + 1) * items / groups, in.q, in.k, in.v, in.positions, in.bias_table,
-                                       out, lse, dout, dq, entries > 0 ? partial + group * entries : nullptr, delta, attention_workspace<T>(shape));
-  });
-  parallel_tasks(items, [&](int64_t item) {
-    kernels::window_attention_bwd_kv<T>(shape, item, item + 1, in.q, in.k, in.v, in.positions, in.bias_table, lse, delta, dout, dk, dv,
-                                        attention_workspace<T>(shape));
-  });
-  if (entries > 0) kernels::column_sum<T>(groups, entries, entries, 0, entries, partial, dtable);
+  T* partial = scratch.take<T>(most_groups * entries);
+  std::fill(partial, partial + most_groups * entries, T(0));
+  for (int64_t phase = 0; phase < phases; ++phase) {
+    const int64_t items = kernels::window_attention_bwd_items(shape, phase), groups = entries > 0 ? std::min(items, kBiasGroups) : items;
+    parallel_tasks(groups, [&](int64_t group) {
+      kernels::window_attention_bwd<T>(shape, phase, group * items / groups, (group + 1) * items / groups, in.q, in.k, in.v, in.positions,
+                                       in.bias_table, out, lse, dout, dq, dk, dv, entries > 0 ? partial + group * entries : nullptr, delta,
+                                       attention_workspace<T>(shape));
+    });
+  }
+  if (entries > 0) kernels::column_sum<T>(most_groups, entries, entries, 0, entries, partial, dtable);
 }
 
 }  // namespace seqboat::ops

@@ -362,8 +362,8 @@ void layer_backward(const LayerView<T>& v, const KeptTokens<T>& kept, T* kept_ac
     parallel_tasks((v.tokens + kBlockRows - 1) / kBlockRows, [&](int64_t block) {
       const int64_t begin = block * kBlockRows, rows = std::min(kBlockRows, v.tokens - begin);
       T* rows_dm = dm + begin * d;
-      if (v.dropout > 0) kernels::dropout<T>(v.key(kStateSite), v.dropout, 0, rows, d, v.sequence_ids + begin, v.positions + begin, rows_dm, rows_dm);
-      kernels::activation_bwd<T>(Activation::kSilu, rows * d, kept.ema_out + begin * d, rows_dm, rows_dm);
+      kernels::silu_dropout_bwd<T>(v.key(kStateSite), v.dropout, 0, rows, d, v.sequence_ids + begin, v.positions + begin, kept.ema_out + begin * d,
+                                   rows_dm, rows_dm);
     });
   }
   const T* input = v.x;

@@ -127,7 +127,7 @@ struct AttentionResults {
   bool intact() const { return out.intact() && lse.intact() && dq.intact() && dk.intact() && dv.intact() && dbias.intact() && delta.intact(); }
 };
 
-/// Forward and both backward passes, over the item ranges [cuts[n], cuts[n+1]).
+/// Forward over the item ranges [cuts[n], cuts[n+1]), and each phase of the backward over ranges in proportion.
 template <class T>
 void run_attention(const AttentionTensors<T>& t, const std::vector<int64_t>& cuts, AttentionResults<T>* r) {
   const Workspace<T> workspace(kernels::window_attention_workspace_size<T>(t.shape));
@@ -141,13 +141,14 @@ void run_attention(const AttentionTensors<T>& t, const std::vector<int64_t>& cut
     kernels::window_attention_fwd(t.shape, cuts[n], cuts[n + 1], t.q.data(), t.k.data(), t.v.data(), positions, table, r->out.data(), lse,
                                   workspace.data);
   }
-  for (size_t n = 0; n + 1 < cuts.size(); ++n) {
-    kernels::window_attention_bwd_q<T>(t.shape, cuts[n], cuts[n + 1], t.q.data(), t.k.data(), t.v.data(), positions, table, r->out.data(), lse,
-                                       t.dout.data(), r->dq.data(), dbias, delta, workspace.data);
-  }
-  for (size_t n = 0; n + 1 < cuts.size(); ++n) {
-    kernels::window_attention_bwd_kv<T>(t.shape, cuts[n], cuts[n + 1], t.q.data(), t.k.data(), t.v.data(), positions, table, lse, delta,
-                                        t.dout.data(), r->dk.data(), r->dv.data(), workspace.data);
+  const int64_t items = std::max<int64_t>(1, kernels::window_attention_items(t.shape));
+  for (int64_t phase = 0; phase < kernels::window_attention_bwd_phases(t.shape); ++phase) {
+    const int64_t phase_items = kernels::window_attention_bwd_items(t.shape, phase);
+    for (size_t n = 0; n + 1 < cuts.size(); ++n) {
+      kernels::window_attention_bwd<T>(t.shape, phase, cuts[n] * phase_items / items, cuts[n + 1] * phase_items / items, t.q.data(), t.k.data(),
+                                       t.v.data(), positions, table, r->out.data(), lse, t.dout.data(), r->dq.data(), r->dk.data(), r->dv.data(),
+                                       dbias, delta, workspace.data);
+    }
   }
   EXPECT_TRUE(workspace.intact());
 }

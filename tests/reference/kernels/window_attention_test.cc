@@ -97,6 +97,25 @@ TYPED_TEST(WindowAttention, WidthsAroundTheVector) {
   }
 }
 
+// Long enough for several chunks of the backward where the window is narrow, and a table wide enough that its gradient is added in whole vectors.
+TYPED_TEST(WindowAttention, SeveralChunks) {
+  for (const PositionBias bias : kBiases) {
+    for (const bool causal : {false, true}) {
+      for (const int64_t window : {int64_t{1}, int64_t{128}, int64_t{256}, int64_t{300}}) {
+        AttentionCase c;
+        c.lengths = {1100, 3, 513};
+        c.d_attn = 4;
+        c.d_hidden = 6;
+        c.window = window;
+        c.causal = causal;
+        c.bias = bias;
+        c.max_positions = bias == PositionBias::kOriginalDistance ? 900 : positions_for(bias, window);
+        check<TypeParam>(c);
+      }
+    }
+  }
+}
+
 TYPED_TEST(WindowAttention, StrideOfWholeCachePages) {
   AttentionCase c;
   c.lengths = {100};
@@ -174,11 +193,31 @@ TYPED_TEST(WindowAttention, EmptyTableIsNoBias) {
   check<TypeParam>(c);
 }
 
+TYPED_TEST(WindowAttention, PhasesReachAsFarAsTheWindow) {
+  AttentionCase c;
+  c.lengths = {5000, 600};
+  c.d_attn = c.d_hidden = 1;
+  for (const bool causal : {true, false}) {
+    c.causal = causal;
+    c.window = 128;
+    const AttentionTensors<TypeParam> narrow(c);
+    EXPECT_EQ(kernels::window_attention_bwd_phases(narrow.shape), causal ? 2 : 3);
+    EXPECT_EQ(kernels::window_attention_bwd_items(narrow.shape, 0), 10 + 2);
+    EXPECT_EQ(kernels::window_attention_bwd_items(narrow.shape, 1), 9 + 1);
+    c.window = 1024;
+    const AttentionTensors<TypeParam> wide(c);
+    EXPECT_EQ(kernels::window_attention_bwd_phases(wide.shape), causal ? 9 : 17);
+    EXPECT_EQ(kernels::window_attention_bwd_items(wide.shape, 0), 40 + 5);
+    EXPECT_EQ(kernels::window_attention_bwd_items(wide.shape, causal ? 8 : 16), 32);
+  }
+}
+
 TYPED_TEST(WindowAttention, NothingActiveIsNoItem) {
   AttentionCase c;
   c.lengths = {0, 0, 0};
   const AttentionTensors<TypeParam> t(c);
   EXPECT_EQ(kernels::window_attention_items(t.shape), 0);
+  EXPECT_EQ(kernels::window_attention_bwd_phases(t.shape), 0);
   run_attention(t);
   c.lengths = {};
   const AttentionTensors<TypeParam> empty(c);
