@@ -19,6 +19,7 @@
 #include <vector>
 
 #include "seqboat/kernels/simd.h"
+#include "seqboat/ops/phases.h"
 
 namespace seqboat::ops {
 

@@ -10,6 +10,7 @@
 #include "seqboat/base/text.h"
 #include "seqboat/kernels/elementwise.h"
 #include "seqboat/kernels/simd.h"
+#include "seqboat/ops/phases.h"
 
 namespace seqboat::train {
 namespace {
@@ -66,6 +67,7 @@ std::vector<NamedParameter> parameters_of(const torch::nn::Module& module) {
 }
 
 double scale_and_clip_gradients(const std::vector<NamedParameter>& parameters, double scale, double clip_norm) {
+  const ops::PhaseScope phase(ops::Phase::kOptimizer);
   torch::NoGradGuard no_grad;
   std::vector<torch::Tensor> grads;
   bool single = false;
@@ -112,6 +114,7 @@ Optimizer::Optimizer(std::vector<NamedParameter> parameters, const OptimizerOpti
 }
 
 void Optimizer::zero_grad() {
+  const ops::PhaseScope phase(ops::Phase::kOptimizer);
   for (const NamedParameter& parameter : parameters_) parameter.tensor.mutable_grad().reset();
 }
 
@@ -125,6 +128,7 @@ std::vector<NamedParameter> Optimizer::state() const {
 }
 
 void Optimizer::step(double lr) {
+  const ops::PhaseScope phase(ops::Phase::kOptimizer);
   torch::NoGradGuard no_grad;
   ++steps_;
   const Factors f = factors(lr, steps_);
