@@ -36,6 +36,8 @@ struct DataSet {
 constexpr DataSet kDataSets[] = {
     {"listops", "nested lists of digits, ten classes: Long Range Arena's ListOps, and its short form", "generated: seqboat data make listops", true},
     {"bytes", "any file as a text of bytes, for language models", "your own: seqboat train lm/bytes-small --data FILE", false},
+    {"synthetic", "random tokens or numbers of one length, which only the clock looks at", "made in memory: seqboat bench --recipe bench/listops",
+     false},
 };
 
 int list_data(Reporter& reporter) {

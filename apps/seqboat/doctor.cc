@@ -191,11 +191,12 @@ Check check_libtorch(const Json& torch) {
   Check check{"libtorch"};
   if (torch.is_null()) {
     if (SEQBOAT_HAS_TRAIN_MODULE == 0) {
-      check.add(Status::kNote, "not in this build: train and eval are not there", kBuildWithTorch);
+      check.add(Status::kNote, "not in this build: train, eval and bench are not there", kBuildWithTorch);
     } else {
-      check.add(Status::kMissing,
-                fmt::format("libseqboat_train_verbs.so, which train and eval need, is neither beside {} nor in ../lib", program_dir().string()),
-                "build or install program and module together (component train)");
+      check.add(
+          Status::kMissing,
+          fmt::format("libseqboat_train_verbs.so, which train, eval and bench need, is neither beside {} nor in ../lib", program_dir().string()),
+          "build or install program and module together (component train)");
     }
     return check;
   }
@@ -364,7 +365,7 @@ Check check_allocator() {
   const bool glibc = false;
 #endif
   if (glibc) {
-    check.add(Status::kOk, "malloc of glibc; train and eval have it keep its pages (no mmap for large blocks, no trimming)");
+    check.add(Status::kOk, "malloc of glibc; train, eval and bench have it keep its pages (no mmap for large blocks, no trimming)");
   } else {
     check.add(Status::kNote, fmt::format("malloc of {}: our settings, by which freed pages are kept, are for glibc's alone", file));
     if (const auto value = variable("LD_PRELOAD")) check.add(Status::kNote, shown("LD_PRELOAD", *value));
@@ -372,7 +373,8 @@ Check check_allocator() {
   }
   // The three that mallopt sets over; two that cost time at every call; the rest is told.
   for (const char* name : {"MALLOC_MMAP_MAX_", "MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_", "MALLOC_TOP_PAD_"}) {
-    if (const auto value = variable(name)) check.add(Status::kNote, shown(name, *value) + " has no effect on train and eval, which set their own");
+    if (const auto value = variable(name))
+      check.add(Status::kNote, shown(name, *value) + " has no effect on train, eval and bench, which set their own");
   }
   if (const auto value = variable("MALLOC_ARENA_MAX"))
     check.add(Status::kNote, shown("MALLOC_ARENA_MAX", *value) + ": threads wait for each other's allocations");
@@ -387,7 +389,7 @@ Check check_allocator() {
     const bool slow = value->find("glibc.malloc.perturb") != std::string::npos || value->find("glibc.malloc.check") != std::string::npos;
     check.add(slow ? Status::kPoor : Status::kNote,
               shown("GLIBC_TUNABLES", *value) +
-                  (slow ? " costs time at every allocation" : ": of these mmap, trim and top_pad have no effect on train and eval"),
+                  (slow ? " costs time at every allocation" : ": of these mmap, trim and top_pad have no effect on train, eval and bench"),
               slow ? "unset GLIBC_TUNABLES" : "");
   }
   return check;
@@ -486,7 +488,7 @@ std::string report_text(const std::vector<Check>& checks, bool ok) {
   const auto& missing = worst[static_cast<size_t>(Status::kMissing)];
   const auto& poor = worst[static_cast<size_t>(Status::kPoor)];
   if (!ok) return text + fmt::format("not ready: {}\n", fmt::join(missing, ", "));
-  const char* what = SEQBOAT_HAS_TRAIN_MODULE != 0 || !train_module_path().empty() ? "ready to train" : "ready, without train and eval";
+  const char* what = SEQBOAT_HAS_TRAIN_MODULE != 0 || !train_module_path().empty() ? "ready to train" : "ready, without train, eval and bench";
   return text + (poor.empty() ? fmt::format("{}\n", what) : fmt::format("{}; could be better: {}\n", what, fmt::join(poor, ", ")));
 }
 

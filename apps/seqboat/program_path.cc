@@ -31,7 +31,7 @@ void* train_module_function(const char* name) {
   static void* const module = [] {
     const fs::path file = train_module_path();
     SEQBOAT_CHECK(!file.empty(), ErrorKind::kFailed,
-                  "this build has no LibTorch, which train and eval need (libseqboat_train_verbs.so is not beside {}). "
+                  "this build has no LibTorch, which train, eval and bench need (libseqboat_train_verbs.so is not beside {}). "
                   "Remedy: cmake --preset release && cmake --build --preset release, or tools/quickstart",
                   program_dir().string());
     // The OpenMP runtime reads its settings while it is loaded.

@@ -48,4 +48,8 @@ __attribute__((visibility("default"))) int seqboat_run_train(const seqboat::trai
 __attribute__((visibility("default"))) int seqboat_run_eval(const seqboat::train::EvalRequest* request, seqboat::Reporter* reporter) {
   return translated([&] { return seqboat::train::run_eval(*request, *reporter); });
 }
+
+__attribute__((visibility("default"))) int seqboat_run_bench(const seqboat::train::BenchRequest* request, seqboat::Reporter* reporter) {
+  return translated([&] { return seqboat::train::run_bench(*request, *reporter); });
+}
 }

@@ -14,4 +14,5 @@ const char* seqboat_verbs_version();
 void seqboat_describe_torch(nlohmann::ordered_json* json);
 int seqboat_run_train(const seqboat::train::TrainRequest* request, seqboat::Reporter* reporter);
 int seqboat_run_eval(const seqboat::train::EvalRequest* request, seqboat::Reporter* reporter);
+int seqboat_run_bench(const seqboat::train::BenchRequest* request, seqboat::Reporter* reporter);
 }

@@ -12,7 +12,7 @@
 namespace seqboat::app {
 
 void add_version(CLI::App* app, Invocation* invocation) {
-  CLI::App* command = app->add_subcommand("version", "version, build, SIMD target, and whether train and eval are there");
+  CLI::App* command = app->add_subcommand("version", "version, build, SIMD target, and whether train, eval and bench are there");
   add_common_options(command, invocation);
   command->footer(examples("seqboat version", "seqboat version --json"));
   command->callback([invocation] {
@@ -28,7 +28,7 @@ void add_version(CLI::App* app, Invocation* invocation) {
       std::string text = fmt::format("seqboat {}\n", SEQBOAT_VERSION);
       text += fmt::format("build     {}, {}\n", SEQBOAT_BUILD_TYPE, __VERSION__);
       text += fmt::format("simd      {} (this machine runs {})\n", kernels::simd_target(), fmt::join(kernels::supported_simd_targets(), ", "));
-      text += module.empty() ? "libtorch  no: train and eval are not in this build\n" : fmt::format("libtorch  yes, {}\n", module);
+      text += module.empty() ? "libtorch  no: train, eval and bench are not in this build\n" : fmt::format("libtorch  yes, {}\n", module);
       reporter.result(json, text);
       return 0;
     };

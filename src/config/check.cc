@@ -133,10 +133,11 @@ void check_run_keys_together(const Recipe& recipe, const CheckContext& context) 
 
   // A key of another data set that is not at its default was meant to do something, and would do nothing.
   static constexpr std::pair<std::string_view, std::string_view> kOwners[] = {
-      {"data.seed", "listops"},       {"data.min_length", "listops"},       {"data.max_length", "listops"},     {"data.max_depth", "listops"},
-      {"data.max_args", "listops"},   {"data.train_examples", "listops"},   {"data.valid_examples", "listops"}, {"data.test_examples", "listops"},
-      {"data.block_length", "bytes"}, {"data.carry_state", "bytes"},        {"data.context", "bytes"},          {"data.valid_share", "bytes"},
-      {"data.test_share", "bytes"},   {"train.auxiliary_weight", "listops"}};
+      {"data.seed", "listops"},           {"data.min_length", "listops"},    {"data.max_length", "listops"},
+      {"data.max_depth", "listops"},      {"data.max_args", "listops"},      {"data.train_examples", "listops"},
+      {"data.valid_examples", "listops"}, {"data.test_examples", "listops"}, {"data.block_length", "bytes"},
+      {"data.carry_state", "bytes"},      {"data.context", "bytes"},         {"data.valid_share", "bytes"},
+      {"data.test_share", "bytes"},       {"data.length", "synthetic"},      {"train.auxiliary_weight", "listops"}};
   const Recipe defaults;
   for (const auto& [field_name, owner] : kOwners) {
     const Key& key = key_of_field(field_name);
@@ -146,6 +147,11 @@ void check_run_keys_together(const Recipe& recipe, const CheckContext& context) 
   }
   require(recipe.router.target_weight > 0 || recipe.router.target_rate == defaults.router.target_rate, context, "router.target_rate", recipe,
           "has no effect unless router.target_weight is above 0");
+  if (data.name == "synthetic") {
+    require(data.length > 0, context, "data.length", recipe, "must be at least 1 where data.name is \"synthetic\"");
+    require(recipe.model.input == "real" || recipe.model.vocab_size > 0, context, "model.vocab_size", recipe,
+            "must be at least 1 where data.name is \"synthetic\": nothing else tells it");
+  }
   if (data.name == "bytes") {
     require(data.context < data.block_length, context, "data.context", recipe, "must be below data.block_length = {}", data.block_length);
     require(data.valid_share + data.test_share <= 1, context, "data.valid_share", recipe, "and data.test_share = {} must add up to at most 1",

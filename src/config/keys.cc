@@ -135,7 +135,7 @@ std::vector<Key> make_keys() {
       key("task", "auxiliary_weight", SEQBOAT_FIELD(train.auxiliary_weight), range(0, 1e6),
           "", "ListOps: weight, beside the label's 1, of the summed losses of the calculation's steps, each read off at its token; 0 = the label alone"),
       // [data]
-      key("data", "name", SEQBOAT_FIELD(data.name), words({"listops", "bytes"}),
+      key("data", "name", SEQBOAT_FIELD(data.name), words({"listops", "bytes", "synthetic"}),
           "data", "the data set; `seqboat data list` shows all"),
       key("data", "path", SEQBOAT_FIELD(data.path), any(),
           "data", "folder of its files, made there if they can be; empty = the cache folder. bytes: the file"),
@@ -157,6 +157,8 @@ std::vector<Key> make_keys() {
           "", "generated samples to test on"),
       key("data", "block_length", SEQBOAT_FIELD(data.block_length), range(1, kCount),
           "tokens_per_sample", "bytes: length of a training sequence"),
+      key("data", "length", SEQBOAT_FIELD(data.length), range(0, kCount),
+          "", "synthetic: length of every sequence"),
       key("data", "carry_state", SEQBOAT_FIELD(data.carry_state), any(),
           "", "bytes: a batch's sequences go on where the last update left them, with the model's state; gradients stop there"),
       key("data", "context", SEQBOAT_FIELD(data.context), range(-1, kCount),

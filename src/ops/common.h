@@ -20,6 +20,7 @@
 #include <vector>
 
 #include "seqboat/kernels/simd.h"
+#include "seqboat/ops/phases.h"
 
 #ifndef INTRA_OP_PARALLEL
 #error "at::parallel_for is serial here: compile with -fopenmp"

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "seqboat/base/error.h"
+#include "seqboat/base/machine.h"
 #include "seqboat/config/model_size.h"
 
 namespace seqboat::train {
@@ -57,6 +58,18 @@ void check_memory(const ModelConfig& model) {
        "out of memory: a model of {:.4g} parameters takes {:.1f} GiB to train (weights, gradients, two moments), this machine has {:.1f} GiB; the "
        "keys that weigh most are {}",
        parameters, parameters * kBytesPerParameter / (1 << 30), available / (1 << 30), fmt::join(heaviest_keys(model), ", "));
+}
+
+void check_step_memory(const ModelConfig& model, int64_t tokens, bool train) {
+  const int64_t free_bytes = machine_memory().available_bytes, left = group_limits().memory_left_bytes;
+  const double available = static_cast<double>(free_bytes < 0 ? left : std::min(free_bytes, left));
+  const double states = train ? 4 + static_cast<double>(model.n_layers) : 4;
+  double a_token = 4 * states * static_cast<double>(model.d_model) + 8 * 3;  // its id, its sequence's, its position
+  if (model.task == "language-model") a_token += 4.0 * (train ? 2 : 1) * static_cast<double>(model.vocab_size);
+  const double least = static_cast<double>(config::parameter_count(model)) * (train ? kBytesPerParameter : 4) + a_token * static_cast<double>(tokens);
+  if (least <= available) return;
+  fail(ErrorKind::kResource, "out of memory: a step of {} tokens takes {:.1f} GiB at least, and {:.1f} GiB are free: fewer or shorter sequences",
+       tokens, least / (1 << 30), available / (1 << 30));
 }
 
 }  // namespace seqboat::train

@@ -11,4 +11,9 @@ namespace seqboat::train {
 /// most. vocab_size must be known.
 void check_memory(const config::ModelConfig& model);
 
+/// Refuses a batch that this process cannot hold whatever is done to save memory: the weights (in training with gradients and moments), a layer's few
+/// tensors of (tokens, D), in training one of each layer, and a language model's logits, against the memory that is free. Error (kResource) that
+/// says what it takes at least and what there is. What it lets pass may still be too much.
+void check_step_memory(const config::ModelConfig& model, int64_t tokens, bool train);
+
 }  // namespace seqboat::train

@@ -11,6 +11,7 @@
 #include "seqboat/kernels/adam.h"
 #include "seqboat/kernels/elementwise.h"
 #include "seqboat/kernels/simd.h"
+#include "seqboat/ops/phases.h"
 
 namespace seqboat::train {
 namespace {
@@ -67,6 +68,7 @@ std::vector<NamedParameter> parameters_of(const torch::nn::Module& module) {
 }
 
 double scale_and_clip_gradients(const std::vector<NamedParameter>& parameters, double scale, double clip_norm) {
+  const ops::PhaseScope phase(ops::Phase::kOptimizer);
   torch::NoGradGuard no_grad;
   std::vector<torch::Tensor> grads;
   bool single = false;
@@ -113,6 +115,7 @@ Optimizer::Optimizer(std::vector<NamedParameter> parameters, const OptimizerOpti
 }
 
 void Optimizer::zero_grad() {
+  const ops::PhaseScope phase(ops::Phase::kOptimizer);
   for (const NamedParameter& parameter : parameters_) parameter.tensor.mutable_grad().reset();
 }
 
@@ -126,6 +129,7 @@ std::vector<NamedParameter> Optimizer::state() const {
 }
 
 void Optimizer::step(double lr, double gradient_factor) {
+  const ops::PhaseScope phase(ops::Phase::kOptimizer);
   torch::NoGradGuard no_grad;
   ++steps_;
   const Factors f = factors(lr, steps_);

@@ -81,7 +81,7 @@ class ThisMachine(DoctorTest):
             self.assertEqual(report[name][0], check["status"], name)
             if name not in ("memory", "cache"):  # their figures move
                 self.assertEqual(report[name][1], check["found"], name)
-        self.assertIn("ready to train" if HAS_TRAIN else "ready, without train and eval", done.stdout.splitlines()[-1])
+        self.assertIn("ready to train" if HAS_TRAIN else "ready, without train, eval and bench", done.stdout.splitlines()[-1])
 
     def test_build_and_simd_are_those_of_version(self):
         version = self.json_of("version")
@@ -104,7 +104,7 @@ class ThisMachine(DoctorTest):
     def test_build_without_libtorch_is_no_fault(self):
         check = self.examine()["libtorch"]
         self.assertEqual(check["status"], "note")
-        self.assertIn("train and eval are not there", check["found"])
+        self.assertIn("train, eval and bench are not there", check["found"])
         self.assertIn("cmake --preset release", check["remedy"])
 
     @unittest.skipUnless(HAS_TRAIN, "this build has no LibTorch")

@@ -37,6 +37,16 @@ class Recipes(CliTest):
         self.assertEqual((d["min_length"], d["max_length"], d["max_depth"], d["max_args"]), (500, 2000, 10, 10))
         self.assertEqual((d["train_examples"], d["valid_examples"], d["test_examples"]), (96000, 2000, 2000))
 
+    def test_configurations_of_the_benchmarks(self):
+        sizes = {"listops": (80, 64, 6, 2048, 8, 1024), "text": (128, 64, 4, 4096, 4, 1024), "image": (160, 96, 8, 1024, 8, 1024),
+                 "speech": (60, 30, 8, 16000, 2, 4000), "lm": (512, 128, 12, 2048, 1, 2048)}
+        for name, (d_model, d_attn, n_layers, length, batch, truncation) in sizes.items():
+            r = self.json_of("recipes", "show", f"bench/{name}")["resolved"]
+            m = r["model"]
+            self.assertEqual((m["d_model"], m["d_attn"], m["n_layers"], r["data"]["length"], r["train"]["batch_size"], m["truncation"]),
+                             (d_model, d_attn, n_layers, length, batch, truncation), name)
+            self.assertEqual((m["d_hidden"], m["d_state"], m["window_size"], m["causal"]), (2 * d_model, 16, 1024 if name == "lm" else 128, name == "lm"))
+
     def test_resolved_text_reads_back(self):
         mine = self.dir / "mine.toml"
         mine.write_text(self.expect(0, "recipes", "show", "lra/listops-short", "--resolved").stdout)

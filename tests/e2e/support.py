@@ -14,7 +14,7 @@ import unittest
 BINARY = os.environ.get("SEQBOAT_BINARY", "build/release/bin/seqboat")
 SOURCE_DIR = pathlib.Path(os.environ.get("SEQBOAT_SOURCE_DIR", pathlib.Path(__file__).resolve().parents[2]))
 
-# CMake says whether train and eval were built; without CMake the module beside the program does.
+# CMake says whether train, eval and bench were built; without CMake the module beside the program does.
 HAS_TRAIN = os.environ.get("SEQBOAT_EXPECT_TRAIN", str(int(any(pathlib.Path(BINARY).resolve().parent.parent.glob("lib/libseqboat_train_verbs.so"))))) == "1"
 
 # TensorBoard's own readers are in the Python that tools/test has installed them for.

@@ -66,6 +66,7 @@ struct DataConfig {
   int64_t valid_examples = 2000;
   int64_t test_examples = 2000;
   int64_t block_length = 512;  ///< bytes: length of a training sequence; evaluation scores block_length - context new bytes a block
+  int64_t length = 0;          ///< synthetic: of every sequence
   bool carry_state = false;    ///< bytes: each sequence of a batch goes on where it was in the last update, with the model's state
   int64_t context = 0;         ///< bytes: bytes that evaluation shows before each block; -1 = one stream with carried state
   double valid_share = 0.05;   ///< bytes: the held-out tail is so much of the file ...

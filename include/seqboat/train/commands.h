@@ -9,8 +9,8 @@
 #include "seqboat/base/reporter.h"
 #include "seqboat/config/recipe.h"
 
-/// What the verbs `train` and `eval` of the program ask of the training library. This header needs no LibTorch: the program parses its command line
-/// into these structs, loads the module with LibTorch, and calls.
+/// What the verbs `train`, `eval` and `bench` of the program ask of the training library. This header needs no LibTorch: the program parses its
+/// command line into these structs, loads the module with LibTorch, and calls.
 namespace seqboat::train {
 
 /// `seqboat train`. The program has found the recipe, applied --set, --steps (train.steps) and --threads (train.threads), and validated it.
@@ -52,5 +52,24 @@ struct EvalRequest {
 /// Evaluates and ends with reporter.result(): the JSON keys of docs/CLI.md (task, split, metric, value, ci95, examples, loss, activation_rate,
 /// attention_span, and shortcut_ladder where the task has one). Returns 0, or 128 + the signal's number.
 int run_eval(const EvalRequest& request, Reporter& reporter);
+
+/// `seqboat bench`.
+struct BenchRequest {
+  config::Recipe recipe;         ///< resolved, overrides and --threads (train.threads) applied
+  std::string recipe_name = {};  ///< as the user named it
+  bool train = true;             ///< --mode: train, else forward
+  int64_t batch = 0;             ///< --batch, sequences; 0 = the recipe's
+  int64_t length = 0;            ///< --length, tokens of each; 0 = the recipe's
+  double activation_rate = -1;   ///< --activation-rate: decisions are forced at this rate; negative = the routers decide
+  bool listops_batch = false;    ///< --batches listops: real lengths, beside a full batch of as many tokens
+  bool phases = false;           ///< --phases: also where the time goes
+  int64_t steps = 0;             ///< --steps to time; 0 = three seconds of them, and at least five
+  const std::atomic<int>* stop_signal = nullptr;
+};
+
+/// Measures the machine, then steps of the model on made-up data, then its kernels alone, and ends with reporter.result(): the JSON keys of
+/// docs/CLI.md. Writes no file. What cannot be asked of this recipe is Error (kUsage), a batch without room kResource. Returns 0, or 128 + the
+/// signal's number.
+int run_bench(const BenchRequest& request, Reporter& reporter);
 
 }  // namespace seqboat::train

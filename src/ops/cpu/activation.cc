@@ -21,6 +21,7 @@ Activation parse_activation(c10::string_view function) {
 }
 
 Tensor activation_cpu(const Tensor& x, c10::string_view function) {
+  const PhaseScope phase(Phase::kElementwise);
   check_floating("activation", "x", x);
   const Activation f = parse_activation(function);
   const Tensor xc = x.contiguous();
@@ -35,6 +36,7 @@ Tensor activation_cpu(const Tensor& x, c10::string_view function) {
 }
 
 Tensor activation_backward_cpu(const Tensor& grad_y, const Tensor& x, c10::string_view function) {
+  const PhaseScope phase(Phase::kElementwise);
   const Activation f = parse_activation(function);
   const Tensor gy = grad_y.contiguous(), xc = x.contiguous();
   Tensor gx = at::empty_like(xc);

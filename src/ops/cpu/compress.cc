@@ -27,6 +27,7 @@ void check_index(const char* op, const Tensor& index, int64_t tokens) {
 }
 
 std::tuple<Tensor, Tensor, Tensor> active_index_cpu(const Tensor& active, const Tensor& cu_seqlens) {
+  const PhaseScope phase(Phase::kCompress);
   check_active("active_index", active);
   check_offsets("active_index", cu_seqlens, active.size(0));
   const int64_t batch = cu_seqlens.size(0) - 1;
@@ -40,6 +41,7 @@ std::tuple<Tensor, Tensor, Tensor> active_index_cpu(const Tensor& active, const 
 }
 
 Tensor compress_cpu(const Tensor& x, const Tensor& active, const Tensor& index) {
+  const PhaseScope phase(Phase::kCompress);
   check_floating("compress", "x", x);
   check_matrix("compress", "x", x);
   check_active("compress", active);
@@ -57,6 +59,7 @@ Tensor compress_cpu(const Tensor& x, const Tensor& active, const Tensor& index) 
 }
 
 Tensor extract_cpu(const Tensor& h, const Tensor& active, const Tensor& index) {
+  const PhaseScope phase(Phase::kExtract);
   check_floating("extract", "h", h);
   check_matrix("extract", "h", h);
   check_active("extract", active);

@@ -48,6 +48,7 @@ EmaArguments<T> make_arguments(const Tensor& cu_seqlens, const Tensor& q, const 
 std::tuple<Tensor, Tensor> ema_scan_cpu(const Tensor& x, const Tensor& cu_seqlens, const Tensor& q, const Tensor& c, const Tensor& omega,
                                         int64_t truncation, bool bidirectional, const std::optional<Tensor>& state,
                                         const std::optional<Tensor>& history) {
+  const PhaseScope phase(Phase::kEma);
   check_ema_scan(x, cu_seqlens, q, c, omega, truncation, bidirectional, state, history);
   const Tensor xc = x.contiguous(), qc = q.contiguous(), cc = c.contiguous(), oc = omega.contiguous();
   const auto state_in = contiguous(state), past = contiguous(history);
@@ -66,6 +67,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> ema_scan_backward_cpu
                                                                                  const Tensor& c, const Tensor& omega, int64_t truncation,
                                                                                  bool bidirectional, const std::optional<Tensor>& state,
                                                                                  const std::optional<Tensor>& history) {
+  const PhaseScope phase(Phase::kEma);
   check_ema_scan(x, cu_seqlens, q, c, omega, truncation, bidirectional, state, history);
   const Tensor gy = grad_y.contiguous(), xc = x.contiguous(), qc = q.contiguous(), cc = c.contiguous(), oc = omega.contiguous();
   const auto state_in = contiguous(state), past = contiguous(history);

@@ -62,6 +62,7 @@ void check_linear(const Tensor& x, const Tensor& weight) {
 }
 
 Tensor linear_cpu(const Tensor& x, const Tensor& weight, const std::optional<Tensor>& bias) {
+  const PhaseScope phase(Phase::kProducts);
   check_linear(x, weight);
   TORCH_CHECK(!present(bias) || (bias->dim() == 1 && bias->size(0) == weight.size(0) && bias->scalar_type() == x.scalar_type()),
               "seqboat::linear: bias must be (", weight.size(0), ") ", x.scalar_type(), ", got ", bias.value_or(Tensor()).sizes());
@@ -76,6 +77,7 @@ Tensor linear_cpu(const Tensor& x, const Tensor& weight, const std::optional<Ten
 }
 
 std::tuple<Tensor, Tensor, Tensor> linear_backward_cpu(const Tensor& grad_y, const Tensor& x, const Tensor& weight, std::array<bool, 3> mask) {
+  const PhaseScope phase(Phase::kProducts);
   check_linear(x, weight);
   const Tensor gy = grad_y.contiguous(), xc = x.contiguous(), wc = weight.contiguous();
   const int64_t tokens = x.size(0), in = x.size(1), out = weight.size(0);

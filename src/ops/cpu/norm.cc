@@ -33,6 +33,7 @@ void check_vector(const char* op, const char* name, const OptionalTensor& t, con
 
 std::tuple<Tensor, Tensor, Tensor> row_norm_cpu(const Tensor& x, const OptionalTensor& weight, const OptionalTensor& bias, c10::string_view kind,
                                                 double eps) {
+  const PhaseScope phase(Phase::kNorm);
   check_floating("row_norm", "x", x);
   check_matrix("row_norm", "x", x);
   const RowNorm norm = parse_kind(kind);
@@ -56,6 +57,7 @@ std::tuple<Tensor, Tensor, Tensor> row_norm_cpu(const Tensor& x, const OptionalT
 
 std::tuple<Tensor, Tensor, Tensor> row_norm_backward_cpu(const Tensor& grad_y, const Tensor& x, const OptionalTensor& weight, const Tensor& mean,
                                                          const Tensor& rstd, c10::string_view kind, bool has_bias) {
+  const PhaseScope phase(Phase::kNorm);
   const RowNorm norm = parse_kind(kind);
   const int64_t rows = x.size(0), dim = x.size(1), blocks = (rows + kRowBlock - 1) / kRowBlock;
   const Tensor gy = grad_y.contiguous(), xc = x.contiguous();
@@ -90,6 +92,7 @@ std::tuple<Tensor, Tensor, Tensor> row_norm_backward_cpu(const Tensor& grad_y, c
 }
 
 std::tuple<Tensor, Tensor> batch_norm_stats_cpu(const Tensor& x) {
+  const PhaseScope phase(Phase::kNorm);
   check_floating("batch_norm_stats", "x", x);
   check_matrix("batch_norm_stats", "x", x);
   TORCH_CHECK(x.size(0) > 0, "seqboat::batch_norm_stats: x must have at least one row");
@@ -117,6 +120,7 @@ Tensor reciprocal_spread(const Tensor& var, double eps) {
 
 Tensor batch_norm_cpu(const Tensor& x, const OptionalTensor& weight, const OptionalTensor& bias, const Tensor& mean, const Tensor& var, bool,
                       double eps) {
+  const PhaseScope phase(Phase::kNorm);
   check_floating("batch_norm", "x", x);
   check_matrix("batch_norm", "x", x);
   const int64_t dim = x.size(1);
@@ -139,6 +143,7 @@ Tensor batch_norm_cpu(const Tensor& x, const OptionalTensor& weight, const Optio
 
 std::tuple<Tensor, Tensor, Tensor> batch_norm_backward_cpu(const Tensor& grad_y, const Tensor& x, const OptionalTensor& weight, const Tensor& mean,
                                                            const Tensor& var, bool batch_stats, double eps, bool has_bias) {
+  const PhaseScope phase(Phase::kNorm);
   const int64_t rows = x.size(0), dim = x.size(1);
   const Tensor gy = grad_y.contiguous(), xc = x.contiguous(), mc = mean.contiguous(), rstd = reciprocal_spread(var.contiguous(), eps);
   const auto wc = contiguous(weight);

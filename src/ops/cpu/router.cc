@@ -20,6 +20,7 @@ void check_router(const Tensor& logits, const Tensor& log_temperature) {
 
 std::tuple<Tensor, Tensor, Tensor> router_cpu(const Tensor& logits, const Tensor& log_temperature, double act_bias,
                                               const std::optional<Tensor>& forced) {
+  const PhaseScope phase(Phase::kRouter);
   check_router(logits, log_temperature);
   const int64_t tokens = logits.size(0);
   if (present(forced))
@@ -43,6 +44,7 @@ std::tuple<Tensor, Tensor, Tensor> router_cpu(const Tensor& logits, const Tensor
 
 std::tuple<Tensor, Tensor> router_backward_cpu(const std::optional<Tensor>& grad_p, const std::optional<Tensor>& grad_probability,
                                                const Tensor& logits, const Tensor& log_temperature, double act_bias, const Tensor& active) {
+  const PhaseScope phase(Phase::kRouter);
   check_router(logits, log_temperature);
   const int64_t tokens = logits.size(0), blocks = (tokens + kTokenBlock - 1) / kTokenBlock;
   const auto gp = contiguous(grad_p), gprobability = contiguous(grad_probability);

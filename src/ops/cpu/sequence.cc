@@ -16,6 +16,7 @@ using at::Tensor;
 constexpr int64_t kRowGrain = 256;
 
 Tensor segment_sum_cpu(const Tensor& x, const Tensor& cu_seqlens, bool mean) {
+  const PhaseScope phase(Phase::kHead);
   check_floating("segment_sum", "x", x);
   check_matrix("segment_sum", "x", x);
   check_offsets("segment_sum", cu_seqlens, x.size(0));
@@ -35,6 +36,7 @@ Tensor segment_sum_cpu(const Tensor& x, const Tensor& cu_seqlens, bool mean) {
 }
 
 Tensor segment_sum_backward_cpu(const Tensor& grad_y, const Tensor& cu_seqlens, bool mean, c10::SymInt sym_tokens) {
+  const PhaseScope phase(Phase::kHead);
   const int64_t tokens = sym_tokens.guard_int(__FILE__, __LINE__);
   const int64_t batch = cu_seqlens.size(0) - 1, dim = grad_y.size(1);
   const int64_t* offsets = cu_seqlens.const_data_ptr<int64_t>();
@@ -65,6 +67,7 @@ void check_ids(const char* op, const char* name, const Tensor& ids, int64_t rows
 }
 
 Tensor embedding_cpu(const Tensor& weight, const Tensor& tokens) {
+  const PhaseScope phase(Phase::kEmbedding);
   check_floating("embedding", "weight", weight);
   check_matrix("embedding", "weight", weight);
   check_ids("embedding", "tokens", tokens, -1, weight.size(0));
@@ -83,6 +86,7 @@ Tensor embedding_cpu(const Tensor& weight, const Tensor& tokens) {
 }
 
 Tensor embedding_backward_cpu(const Tensor& grad_y, const Tensor& tokens, c10::SymInt sym_vocab) {
+  const PhaseScope phase(Phase::kEmbedding);
   const int64_t vocab = sym_vocab.guard_int(__FILE__, __LINE__);
   const Tensor gy = grad_y.contiguous();
   const int64_t dim = grad_y.size(1), rows = tokens.size(0);
@@ -103,6 +107,7 @@ Tensor embedding_backward_cpu(const Tensor& grad_y, const Tensor& tokens, c10::S
 
 Tensor dropout_cpu(const Tensor& x, double p, int64_t seed, int64_t update, int64_t micro_batch, int64_t layer, int64_t site,
                    const Tensor& sequence_ids, const Tensor& positions) {
+  const PhaseScope phase(Phase::kDropout);
   check_floating("dropout", "x", x);
   check_matrix("dropout", "x", x);
   TORCH_CHECK(p >= 0 && p < 1, "seqboat::dropout: p must lie in [0, 1), got ", p);
@@ -123,6 +128,7 @@ Tensor dropout_cpu(const Tensor& x, double p, int64_t seed, int64_t update, int6
 }
 
 std::tuple<Tensor, Tensor> cross_entropy_sum_cpu(const Tensor& logits, const Tensor& targets) {
+  const PhaseScope phase(Phase::kHead);
   check_floating("cross_entropy_sum", "logits", logits);
   check_matrix("cross_entropy_sum", "logits", logits);
   check_ids("cross_entropy_sum", "targets", targets, logits.size(0), logits.size(1));
@@ -140,6 +146,7 @@ std::tuple<Tensor, Tensor> cross_entropy_sum_cpu(const Tensor& logits, const Ten
 }
 
 Tensor cross_entropy_backward_cpu(const Tensor& grad_loss, const Tensor& log_probs, const Tensor& targets) {
+  const PhaseScope phase(Phase::kHead);
   const int64_t classes = log_probs.size(1);
   const int64_t* ids = targets.const_data_ptr<int64_t>();
   Tensor grad = at::empty_like(log_probs);

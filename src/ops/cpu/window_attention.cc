@@ -74,6 +74,7 @@ AttentionInput<T> input_of(const Tensor& q, const Tensor& k, const Tensor& v, co
 std::tuple<Tensor, Tensor> window_attention_cpu(const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& positions,
                                                 const Tensor& active_cu_seqlens, const std::optional<Tensor>& bias_table, c10::string_view bias,
                                                 int64_t window, bool causal, c10::string_view function) {
+  const PhaseScope phase(Phase::kAttention);
   const WindowAttentionShape shape = check_and_shape(q, k, v, positions, active_cu_seqlens, bias_table, bias, window, causal, function);
   const Tensor qc = q.contiguous(), kc = k.contiguous(), vc = v.contiguous();
   const auto table = contiguous(bias_table);
@@ -91,6 +92,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> window_attention_backward_cpu(const T
                                                                          const std::optional<Tensor>& bias_table, c10::string_view bias,
                                                                          int64_t window, bool causal, c10::string_view function, const Tensor& out,
                                                                          const Tensor& lse) {
+  const PhaseScope phase(Phase::kAttention);
   const WindowAttentionShape shape = check_and_shape(q, k, v, positions, active_cu_seqlens, bias_table, bias, window, causal, function);
   const Tensor qc = q.contiguous(), kc = k.contiguous(), vc = v.contiguous(), gout = grad_out.contiguous(), oc = out.contiguous();
   const auto table = contiguous(bias_table);
@@ -106,6 +108,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> window_attention_backward_cpu(const T
 }
 
 Tensor rotary_cpu(const Tensor& x, const Tensor& positions, bool inverse) {
+  const PhaseScope phase(Phase::kAttention);
   check_floating("rotary", "x", x);
   check_matrix("rotary", "x", x);
   TORCH_CHECK(x.size(1) % 2 == 0, "seqboat::rotary: the width must be even, got ", x.size(1));

@@ -181,6 +181,14 @@ TEST(Recipe, JsonHasEverySectionAndKey) {
   EXPECT_EQ(json["optim"]["betas"][1], 0.98);
 }
 
+TEST(Recipe, SyntheticDataNeedTheirSizes) {
+  expect_refused(kSmall, {"data.length=5"}, {"--set data.length=5", "belongs to data.name = \"synthetic\""});
+  expect_refused(kSmall, {"data.name=synthetic", "model.vocab_size=9"}, {"data.length must be at least 1", "found 0, its default"});
+  expect_refused(kSmall, {"data.name=synthetic", "data.length=5"}, {"model.vocab_size must be at least 1", "found 0, its default"});
+  const Recipe recipe = recipe_from_toml(kSmall, "r.toml", {"data.name=synthetic", "data.length=5", "model.input=real"});
+  EXPECT_EQ(recipe.data.length, 5);
+}
+
 // Every recipe of the repository reads, names its command in its opening comment, and survives being resolved.
 TEST(Recipe, ShippedRecipesAreValid) {
   int count = 0;
@@ -194,7 +202,8 @@ TEST(Recipe, ShippedRecipesAreValid) {
     const std::string text((std::istreambuf_iterator<char>(file)), {});
     const std::string name = std::filesystem::relative(entry.path(), root).replace_extension().generic_string();
     EXPECT_EQ(text.substr(0, 2), "# ") << entry.path();
-    EXPECT_NE(text.find("seqboat train " + name), std::string::npos) << entry.path() << " does not open with its command";
+    const std::string command = (recipe.data.name == "synthetic" ? "seqboat bench --recipe " : "seqboat train ") + name;
+    EXPECT_NE(text.find(command), std::string::npos) << entry.path() << " does not open with its command";
   }
   EXPECT_GE(count, 3);
 }

@@ -1,0 +1,60 @@
+#include "train/cost_model.h"
+
+#include <algorithm>
+
+namespace seqboat::train {
+
+double attention_pairs(int64_t active, int64_t window, bool causal) {
+  const auto n = static_cast<double>(active);
+  const double side = window > 0 ? std::min(static_cast<double>(window), std::max(0.0, n - 1)) : std::max(0.0, n - 1);
+  // Of the n (side + 1) keys on one side, itself included, the first `side` queries miss side, side - 1, ... 1.
+  const double one_side = n * (side + 1) - side * (side + 1) / 2;
+  return causal ? one_side : 2 * one_side - n;
+}
+
+std::vector<Product> forward_products(const config::ModelConfig& model, double tokens, const std::vector<LayerWork>& layers) {
+  const int64_t d = model.d_model, z = model.d_attn, h = model.hidden();
+  const auto count = static_cast<double>(layers.size());
+  double active = 0;
+  for (const LayerWork& layer : layers) active += layer.active;
+  active = count > 0 ? active / count : 0;
+
+  std::vector<Product> products;
+  if (model.input == "real") products.push_back({tokens, model.channels, d, 1});
+  if (model.d_embedding > 0 && model.d_embedding != d) products.push_back({tokens, model.d_embedding, d, 1});
+  products.push_back({tokens, d, d + (model.uses_router() ? 2 : 0), count});
+  products.push_back({active, d, z + 2 * h, count});
+  products.push_back({active, h, d, count});
+  if (model.ffn_dim > 0) {
+    products.push_back({tokens, d, model.ffn_dim, count});
+    products.push_back({tokens, model.ffn_dim, d, count});
+  }
+  if (model.task == "language-model") products.push_back({tokens, d, model.vocab_size, 1});
+  return products;
+}
+
+StepCost step_cost(const config::ModelConfig& model, bool train, double tokens, const std::vector<LayerWork>& layers, double parameters) {
+  const auto d = static_cast<double>(model.d_model), z = static_cast<double>(model.d_attn), h = static_cast<double>(model.hidden());
+  const double directions = model.causal ? 1 : 2;
+  StepCost cost;
+  for (const Product& product : forward_products(model, tokens, layers)) cost.product_flops += product.flops() * (train ? 3 : 1);
+  for (const LayerWork& layer : layers) {
+    cost.attention_flops += layer.pairs * (2 * (z + h) + 24);
+    cost.bytes += 4 * (tokens * 5 * d + layer.active * (2 * (z + 2 * h) + 2 * h + 2 * d));
+    if (!train) continue;
+    cost.attention_flops += layer.pairs * (2 * (3 * z + 2 * h) + 30);
+    cost.bytes += 4 * (tokens * 9 * d + layer.active * (4 * (z + 2 * h) + 4 * h + 4 * d));
+  }
+  cost.scan_flops = static_cast<double>(layers.size()) * directions * (train ? 16 : 4) * static_cast<double>(model.d_state) * tokens * d;
+  if (train) cost.optimizer_bytes = 28 * parameters;
+  return cost;
+}
+
+double limit_ms(const StepCost& cost, const MachineRates& machine) {
+  // 1e6 operations a millisecond make one GF/s, and so it is with bytes.
+  return ((cost.product_flops + cost.attention_flops) / machine.gemm_gflops + cost.scan_flops / machine.fma_gflops +
+          cost.bytes / machine.triad_64mb_gbs + cost.optimizer_bytes / machine.triad_dram_gbs) /
+         1e6;
+}
+
+}  // namespace seqboat::train

@@ -1,0 +1,250 @@
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+#include <nlohmann/json.hpp>
+#include <vector>
+
+#include "seqboat/base/error.h"
+#include "seqboat/data/bytes.h"
+#include "seqboat/data/listops.h"
+#include "seqboat/train/commands.h"
+#include "seqboat/train/process.h"
+#include "train/bench_model.h"
+#include "train/bench_report.h"
+#include "train/kernel_times.h"
+#include "train/machine_rates.h"
+#include "train/memory_check.h"
+#include "train/resident_memory.h"
+
+namespace seqboat::train {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+constexpr int64_t kWarmUpSteps = 2;  // the first pays for pages and caches; the second tells how many there is time for
+constexpr double kTimedMs = 3000;
+constexpr int64_t kLeastSteps = 5, kMostSteps = 100000;
+
+/// Ends the work where the user interrupts.
+struct Stopped {
+  int signal;
+};
+
+/// One run of the verb `bench`. Memory is counted from the built model on; what was measured before it has left no pages behind (mapped_floats.h),
+/// and the kernels alone come last.
+class Bench {
+ public:
+  Bench(const BenchRequest& request, Reporter& reporter) : request_(request), recipe_(request.recipe), reporter_(reporter) {}
+
+  int run() {
+    try {
+      complete_sizes();
+      result_.threads = prepare_process(recipe_.train.threads);
+      make_batches();
+      measure_rates();
+      measure_steps();
+      measure_kernels();
+    } catch (const Stopped& stopped) {
+      reporter_.finish_progress();
+      return 128 + stopped.signal;
+    }
+    reporter_.result(bench_json(result_), bench_text(result_));
+    return 0;
+  }
+
+ private:
+  void poll() const {
+    const int signal = request_.stop_signal != nullptr ? request_.stop_signal->load() : 0;
+    if (signal != 0) throw Stopped{signal};
+  }
+
+  // --- preparation: sizes, data, the machine ---
+
+  void complete_sizes() {
+    config::ModelConfig& model = recipe_.model;
+    const config::DataConfig& data = recipe_.data;
+    if (model.input == "tokens" && model.vocab_size == 0) model.vocab_size = data.name == "bytes" ? data::kByteVocabSize : data::kListopsVocabSize;
+    length_ = request_.length;
+    if (length_ == 0) length_ = data.name == "synthetic" ? data.length : data.name == "bytes" ? data.block_length : data.max_length - 1;
+    check_positions("--length", length_);
+    batch_ = request_.batch;
+    if (batch_ == 0) {
+      const config::TrainConfig& train = recipe_.train;
+      batch_ = train.batch_size > 0 ? train.batch_size : INT64_MAX;
+      if (train.max_tokens > 0) batch_ = std::min(batch_, std::max<int64_t>(1, train.max_tokens / length_));
+    }
+    SEQBOAT_CHECK(request_.activation_rate < 0 || model.uses_router(), ErrorKind::kUsage,
+                  "--activation-rate: model.layer = \"{}\" has no router: everything is activated", model.layer);
+    const bool reads_listops = model.task == "classification" && model.input == "tokens" && model.vocab_size >= data::kListopsVocabSize &&
+                               model.classes >= data::kListopsClasses;
+    SEQBOAT_CHECK(!request_.listops_batch || reads_listops, ErrorKind::kUsage,
+                  "--batches listops: expected a classifier of tokens with at least {} of them and {} classes", data::kListopsVocabSize,
+                  data::kListopsClasses);
+    if (request_.train) check_memory(model);
+    check_step_memory(model, batch_ * length_ * (model.task == "retrieval" ? 2 : 1), request_.train);
+  }
+
+  void check_positions(const char* what, int64_t length) const {
+    const config::ModelConfig& model = recipe_.model;
+    SEQBOAT_CHECK(
+        model.position != "simple" || length <= model.max_positions, ErrorKind::kUsage,
+        "{}: expected at most {}, the distances that the model's position table tells apart, found {}; --set model.max_positions={} makes it "
+        "longer",
+        what, model.max_positions, length, length);
+  }
+
+  void make_batches() {
+    const auto seed = static_cast<uint64_t>(recipe_.train.seed);
+    std::vector<int64_t> lengths(static_cast<size_t>(batch_), length_);
+    if (request_.listops_batch) {
+      main_ = batch_of(listops_sequences());
+      for (const int64_t length : main_.lengths) check_positions("--batches listops: length of an expression", length);
+      // As many tokens in sequences of full length, the last one taking what is left.
+      lengths.assign(static_cast<size_t>((main_.tokens + length_ - 1) / length_), length_);
+      lengths.back() -= length_ * static_cast<int64_t>(lengths.size()) - main_.tokens;
+      full_ = synthetic_batch(recipe_.model, lengths, seed);
+      result_.full = BenchTiming{.lengths = full_->lengths, .tokens = full_->tokens, .times = {}};
+    } else {
+      main_ = synthetic_batch(recipe_.model, lengths, seed);
+    }
+    result_.batch.lengths = main_.lengths;
+    result_.batch.tokens = main_.tokens;
+    result_.recipe = request_.recipe_name;
+    result_.train = request_.train;
+    result_.pairs = main_.src1.has_value();
+    result_.forced_rate = request_.activation_rate;
+    result_.listops_batch = request_.listops_batch;
+    if (request_.activation_rate < 0) return;
+    force_decisions(recipe_.model, seed, request_.activation_rate, &main_);
+    if (full_) force_decisions(recipe_.model, seed, request_.activation_rate, &*full_);
+  }
+
+  /// As many of the training split's first expressions as the batch has room for, and at least one.
+  data::SequenceDataset listops_sequences() const {
+    const config::DataConfig& d = recipe_.data;
+    const data::ListopsOptions options{d.min_length, d.max_length, d.max_depth, d.max_args};
+    const auto room = static_cast<size_t>(batch_ * length_);
+    data::SequenceDataset out;
+    std::vector<int32_t> tokens;
+    for (int64_t i = 0;; ++i) {
+      tokens.clear();
+      const int64_t label = data::generate_listops(options, static_cast<uint64_t>(d.seed), data::Split::kTrain, i, &tokens);
+      if (i > 0 && out.tokens.size() + tokens.size() > room) break;
+      out.append(tokens, label);
+    }
+    if (recipe_.model.pool == "first") out.prepend(data::kListopsCls);
+    return out;
+  }
+
+  void measure_rates() {
+    reporter_.log("measuring the machine ...");
+    const MachineMeasurement machine = measure_machine();
+    if (machine.dram_bytes < kDramBytes) {
+      reporter_.warn(fmt::format("little memory is free: the DRAM triad runs over {} MB in place of {}, and part of them may lie in caches",
+                                 machine.dram_bytes >> 20, kDramBytes >> 20));
+    }
+    result_.machine = machine.rates;
+    poll();
+  }
+
+  // --- the steps ---
+
+  void measure_steps() {
+    model_ = std::make_unique<BenchModel>(recipe_, request_.train);
+    result_.parameters = model_->parameters();
+    const bool peak_begins_here = reset_resident_peak();
+    const int64_t before = resident_memory().now_bytes;
+    model_->prepare();
+    double warm = 0;
+    for (int64_t i = 0; i < kWarmUpSteps; ++i) {
+      warm = time_step(main_, nullptr);
+      if (full_) warm += time_step(*full_, nullptr);
+      poll();
+    }
+    int64_t steps = request_.steps;
+    if (steps == 0) steps = std::clamp(static_cast<int64_t>(std::ceil(kTimedMs / std::max(warm, 1e-3))), kLeastSteps, kMostSteps);
+    result_.work.assign(static_cast<size_t>(recipe_.model.n_layers), {});
+    for (int64_t i = 0; i < steps; ++i) {
+      time_step(main_, &result_.batch.times);
+      count_work(1.0 / static_cast<double>(steps));
+      // The two kinds in turns: a machine that slows down slows both.
+      if (full_) time_step(*full_, &result_.full->times);
+      show_progress(i + 1, steps);
+      poll();
+    }
+    reporter_.finish_progress();
+    // Where it did not begin here, the peak is that of measuring the machine.
+    if (!peak_begins_here) return;
+    result_.peak_bytes = resident_memory().peak_bytes;
+    result_.added_bytes = std::max<int64_t>(0, result_.peak_bytes - before);
+  }
+
+  double time_step(const BenchBatch& batch, StepTimes* times) {
+    const bool with_phases = request_.phases && times == &result_.batch.times;
+    if (with_phases) ops::start_phases();
+    const Clock::time_point begin = Clock::now();
+    model_->step(batch);
+    const double ms = std::chrono::duration<double, std::milli>(Clock::now() - begin).count();
+    if (with_phases) times->phases.push_back(ops::stop_phases());
+    if (times != nullptr) times->ms.push_back(ms);
+    return ms;
+  }
+
+  /// What the last step activated: routers may change their minds from step to step.
+  void count_work(double weight) {
+    const std::vector<LayerWork> step = model_->last_work(main_);
+    last_active_.clear();
+    for (size_t i = 0; i < step.size(); ++i) {
+      result_.work[i].active += weight * step[i].active;
+      result_.work[i].pairs += weight * step[i].pairs;
+      last_active_.push_back(model_->last_active(static_cast<int64_t>(i)));
+    }
+  }
+
+  void show_progress(int64_t done, int64_t total) {
+    Progress progress{.label = "bench", .unit = "step", .done = done, .total = total, .fields = {}};
+    progress.fields = {{"ms", fmt::format("{:.1f}", result_.batch.times.ms.back())}};
+    reporter_.progress(progress);
+  }
+
+  // --- limit and reachable ---
+
+  void measure_kernels() {
+    const config::ModelConfig& model = recipe_.model;
+    const auto tokens = static_cast<double>(main_.tokens);
+    const StepCost cost = step_cost(model, request_.train, tokens, result_.work, static_cast<double>(result_.parameters));
+    result_.limit_ms = limit_ms(cost, result_.machine);
+    reporter_.log("measuring the kernels alone ...");
+    const double passes = main_.src1 ? 2 : 1;
+    result_.scan_ms = scan_ms(model, request_.train, main_.src.cu_seqlens) * passes * static_cast<double>(model.n_layers);
+    for (const torch::Tensor& active : last_active_) {
+      result_.attention_ms += attention_ms(model, request_.train, main_.src.cu_seqlens, active) * passes;
+      poll();
+    }
+    for (const Product& product : forward_products(model, tokens, result_.work)) {
+      result_.products_ms += 1e3 * product_seconds(product, request_.train);
+      poll();
+    }
+    result_.memory_ms = (1.5 * cost.bytes + cost.optimizer_bytes) / result_.machine.triad_dram_gbs / 1e6;
+  }
+
+  const BenchRequest& request_;
+  config::Recipe recipe_;
+  Reporter& reporter_;
+
+  int64_t batch_ = 0;
+  int64_t length_ = 0;
+  BenchBatch main_;                 ///< what is timed
+  std::optional<BenchBatch> full_;  ///< --batches: sequences of full length, as many tokens
+  std::unique_ptr<BenchModel> model_;
+  std::vector<torch::Tensor> last_active_;  ///< decisions of the last timed step, by layer
+  BenchResult result_;
+};
+
+}  // namespace
+
+int run_bench(const BenchRequest& request, Reporter& reporter) {
+  return with_translated_errors([&] { return Bench(request, reporter).run(); });
+}
+
+}  // namespace seqboat::train
