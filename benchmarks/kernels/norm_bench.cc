@@ -9,9 +9,15 @@
 namespace seqboat::kernels {
 namespace {
 
-// In the second-level cache, and beyond the caches.
+// In the first-level cache, the second, and beyond the caches.
 void sizes(benchmark::internal::Benchmark* b) {
-  b->ArgNames({"rows", "dim"})->Args({1024, 80})->Args({1024, 128})->Args({16384, 616})->Unit(benchmark::kMicrosecond);
+  b->ArgNames({"rows", "dim"})
+      ->Args({64, 60})
+      ->Args({64, 128})
+      ->Args({1024, 80})
+      ->Args({1024, 128})
+      ->Args({16384, 616})
+      ->Unit(benchmark::kMicrosecond);
 }
 
 struct Buffers {

@@ -1,7 +1,6 @@
 #include "seqboat/kernels/norm.h"
 
 #include <algorithm>
-#include <cmath>
 
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "kernels/cpu/norm.cc"
@@ -44,31 +43,68 @@ HWY_INLINE hn::Vec<D> weight_at(D d, Io io, const hn::TFromD<D>* weight, int64_t
   return io.load(d, weight + i);
 }
 
+// Two sums of the same order at once: sum_row of each term alone has these bits.
+template <class D, class Terms>
+HWY_INLINE void sum_row_twice(D d, int64_t dim, const Terms& terms, hn::TFromD<D>& first, hn::TFromD<D>& second) {
+  const int64_t width = static_cast<int64_t>(hn::Lanes(d));
+  auto a0 = hn::Zero(d), a1 = a0, a2 = a0, a3 = a0, b0 = a0, b1 = a0, b2 = a0, b3 = a0;
+  int64_t i = 0;
+  for (; i + 4 * width <= dim; i += 4 * width) {
+    terms(i, WholeVector(), a0, b0);
+    terms(i + width, WholeVector(), a1, b1);
+    terms(i + 2 * width, WholeVector(), a2, b2);
+    terms(i + 3 * width, WholeVector(), a3, b3);
+  }
+  if (i + width <= dim) terms(i, WholeVector(), a0, b0), i += width;
+  if (i + width <= dim) terms(i, WholeVector(), a1, b1), i += width;
+  if (i + width <= dim) terms(i, WholeVector(), a2, b2), i += width;
+  if (i < dim) terms(i, PartialVector{static_cast<size_t>(dim - i)}, a3, b3);
+  first = hn::GetLane(hn::SumOfLanes(d, hn::Add(hn::Add(a0, a1), hn::Add(a2, a3))));
+  second = hn::GetLane(hn::SumOfLanes(d, hn::Add(hn::Add(b0, b1), hn::Add(b2, b3))));
+}
+
+// Rows go through each step together: a sum over a row, its square root and its division are long chains, and those of several rows overlap.
+constexpr int64_t kRowsAStep = 16;
+
 template <RowNorm kKind, class T>
 void fwd(int64_t rows, int64_t dim, T eps, const T* x, const T* weight, const T* bias, T* y, T* mean, T* rstd) {
   const hn::ScalableTag<T> d;
   constexpr bool kCentred = kKind == RowNorm::kLayerNorm;
-  for (int64_t row = 0; row < rows; ++row) {
-    const T* from = x + row * dim;
-    T* to = y + row * dim;
-    T centre = 0;
-    if constexpr (kCentred) centre = sum_row(d, dim, [&](int64_t i, auto io) HWY_ATTR { return io.load(d, from + i); }) / static_cast<T>(dim);
-    const auto centres = hn::Set(d, centre);
-    const T squares = sum_row(d, dim, [&](int64_t i, auto io) HWY_ATTR {
-      const auto v = kCentred ? io.keep(d, hn::Sub(io.load(d, from + i), centres)) : io.load(d, from + i);
-      return hn::Mul(v, v);
-    });
-    const T inverse = T{1} / std::sqrt(squares / static_cast<T>(dim) + eps);
-    const auto inverses = hn::Set(d, inverse);
-    for_each_vector(d, dim, [&](int64_t i, auto io) HWY_ATTR {
-      const auto v = io.load(d, from + i);
-      const auto normed = hn::Mul(kCentred ? hn::Sub(v, centres) : v, inverses);
-      const auto w = weight_at<kKind>(d, io, weight, i);
-      const bool biased = kCentred && bias != nullptr;
-      io.store(d, biased ? hn::MulAdd(normed, w, io.load(d, bias + i)) : hn::Mul(normed, w), to + i);
-    });
-    if (kCentred && mean != nullptr) mean[row] = centre;
-    if (rstd != nullptr) rstd[row] = inverse;
+  const bool biased = kCentred && bias != nullptr;
+  HWY_ALIGN T centres[kRowsAStep] = {};
+  HWY_ALIGN T inverses[kRowsAStep] = {};
+  for (int64_t begin = 0; begin < rows; begin += kRowsAStep) {
+    const int64_t count = std::min(kRowsAStep, rows - begin);
+    for (int64_t row = 0; row < count && kCentred; ++row) {
+      const T* from = x + (begin + row) * dim;
+      centres[row] = sum_row(d, dim, [&](int64_t i, auto io) HWY_ATTR { return io.load(d, from + i); }) / static_cast<T>(dim);
+    }
+    for (int64_t row = 0; row < count; ++row) {
+      const T* from = x + (begin + row) * dim;
+      const auto centre = hn::Set(d, centres[row]);
+      inverses[row] = sum_row(d, dim, [&](int64_t i, auto io) HWY_ATTR {
+        const auto v = kCentred ? io.keep(d, hn::Sub(io.load(d, from + i), centre)) : io.load(d, from + i);
+        return hn::Mul(v, v);
+      });
+    }
+    const hn::CappedTag<T, kRowsAStep> step;
+    for (int64_t row = 0; row < count; row += static_cast<int64_t>(hn::Lanes(step))) {
+      const auto variance = hn::Div(hn::Load(step, inverses + row), hn::Set(step, static_cast<T>(dim)));
+      hn::Store(hn::Div(hn::Set(step, T{1}), hn::Sqrt(hn::Add(variance, hn::Set(step, eps)))), step, inverses + row);
+    }
+    for (int64_t row = 0; row < count; ++row) {
+      const T* from = x + (begin + row) * dim;
+      T* to = y + (begin + row) * dim;
+      const auto centre = hn::Set(d, centres[row]), inverse = hn::Set(d, inverses[row]);
+      for_each_vector(d, dim, [&](int64_t i, auto io) HWY_ATTR {
+        const auto v = io.load(d, from + i);
+        const auto normed = hn::Mul(kCentred ? hn::Sub(v, centre) : v, inverse);
+        const auto w = weight_at<kKind>(d, io, weight, i);
+        io.store(d, biased ? hn::MulAdd(normed, w, io.load(d, bias + i)) : hn::Mul(normed, w), to + i);
+      });
+    }
+    if (kCentred && mean != nullptr) std::copy(centres, centres + count, mean + begin);
+    if (rstd != nullptr) std::copy(inverses, inverses + count, rstd + begin);
   }
 }
 
@@ -94,10 +130,23 @@ void bwd(int64_t rows, int64_t dim, const T* x, const T* weight, const T* mean, 
       return hn::Mul(weight_at<kKind>(d, io, weight, i), io.load(d, grad + i));
     };
 
-    const T product = sum_row(d, dim, [&](int64_t i, auto io) HWY_ATTR { return hn::Mul(weighted(i, io), normed(i, io)); });
-    const auto slope = hn::Set(d, product / static_cast<T>(dim));
+    T product;
     auto level = hn::Zero(d);
-    if constexpr (kCentred) level = hn::Set(d, sum_row(d, dim, weighted) / static_cast<T>(dim));
+    if constexpr (kCentred) {
+      T sum;
+      sum_row_twice(
+          d, dim,
+          [&](int64_t i, auto io, auto& products, auto& sums) HWY_ATTR {
+            const auto g = weighted(i, io);
+            products = hn::Add(products, hn::Mul(g, normed(i, io)));
+            sums = hn::Add(sums, g);
+          },
+          product, sum);
+      level = hn::Set(d, sum / static_cast<T>(dim));
+    } else {
+      product = sum_row(d, dim, [&](int64_t i, auto io) HWY_ATTR { return hn::Mul(weighted(i, io), normed(i, io)); });
+    }
+    const auto slope = hn::Set(d, product / static_cast<T>(dim));
     const T scale = kKind == RowNorm::kScaleNorm && weight != nullptr ? weight[0] : T{1};
     const auto factor = hn::Mul(inverses, hn::Set(d, scale));
     dscale += static_cast<double>(product);
