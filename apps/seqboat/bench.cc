@@ -76,6 +76,8 @@ void add_bench(CLI::App* app, Invocation* invocation) {
   command->add_option("--steps", options->request.steps, "steps to time; default: three seconds of them, at least five")
       ->check(whole_number(1, kMost))
       ->type_name("N");
+  command->add_option("--simd", options->request.simd, "kernels run on this target (avx3, avx2, sse4, ...); default: the best of this machine")
+      ->type_name("TARGET");
   command->add_option("--set", options->overrides, "sets a key of the recipe; repeatable")->type_name("section.key=value")->allow_extra_args(false);
   add_common_options(command, invocation);
   command->footer(examples("seqboat bench --recipe bench/listops --mode train --activation-rate 0.4",

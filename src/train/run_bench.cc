@@ -7,6 +7,7 @@
 #include "seqboat/base/error.h"
 #include "seqboat/data/bytes.h"
 #include "seqboat/data/listops.h"
+#include "seqboat/kernels/simd.h"
 #include "seqboat/train/commands.h"
 #include "seqboat/train/process.h"
 #include "train/bench_model.h"
@@ -39,6 +40,7 @@ class Bench {
   int run() {
     try {
       complete_sizes();
+      kernels::force_simd_target(request_.simd);
       result_.threads = prepare_process(recipe_.train.threads);
       make_batches();
       measure_rates();

@@ -64,6 +64,7 @@ struct BenchRequest {
   bool listops_batch = false;    ///< --batches listops: real lengths, beside a full batch of as many tokens
   bool phases = false;           ///< --phases: also where the time goes
   int64_t steps = 0;             ///< --steps to time; 0 = three seconds of them, and at least five
+  std::string simd = {};         ///< --simd: kernels run on this target; empty = the best
   const std::atomic<int>* stop_signal = nullptr;
 };
 
