@@ -1,6 +1,6 @@
 // Block products of window attention, for every SIMD target (included per target, hence the toggling guard).
 //
-// One side of the score block is "own" (the rows of the work item: queries in forward and _bwd_q, keys in _bwd_kv), the other side is streamed.
+// One side of the score block is "own" (queries in the forward, keys in the backward), the other side is streamed.
 // The own side lies transposed in the workspace, so that vector lanes run over own rows; the other side is read in place, an element at a
 // time as a broadcast. Scores then need neither a transposition of the streamed side nor sums across lanes:
 //
@@ -160,7 +160,7 @@ void dots(D d, const BlockPair& pair, const Ranges& by_other, int64_t depth, con
   }
 }
 
-// Where an element of the score block lies: Weights<false> has the tile's rows along the block's rows (own rows), Weights<true> across them.
+// Where the weight of a tile's row lies in the score block: its rows are own rows, or (kAcross) other rows.
 template <bool kAcross>
 HWY_INLINE constexpr int64_t weight_at(int64_t row, int64_t summed) {
   return kAcross ? row * kBlock + summed : summed * kBlock + row;

@@ -236,12 +236,14 @@ class BiasBlock {
     // Distances saturate: 32 bits hold every sum below unless the table is huge or the item spans more than 2^29 steps; then lane by lane.
     constexpr int64_t kNarrow = int64_t{1} << 29;
     dense_ = 0;
+    for (Near& near : near_) near.rows = 0;
     wide_ = last_ >= kNarrow || positions[pair.own + pair.own_count - 1] - base_ >= kNarrow;
     if (wide_) return;
     for (int64_t r = 0; r < kBlock; ++r) {
       const int64_t distance = positions[pair.own + std::min(r, pair.own_count - 1)] - base_;
       column_[r] = static_cast<TI>(kOwn == Side::kQueries ? -distance : distance);
     }
+    find_near();
     if (kOwn == Side::kKeys) spread_columns();
   }
 
@@ -261,6 +263,21 @@ class BiasBlock {
   HWY_INLINE hn::Vec<D> at(D d, int64_t o, int64_t r) const {
     if (kind_ == PositionBias::kNone) return hn::Zero(d);
     if (kind_ == PositionBias::kWindowDistance) return hn::LoadU(d, diagonals_ + (kBlock - 1) - o + r);
+    // Entries of neighbouring rows lie close together: they are picked out of a few vectors of the table, which is faster than a gather.
+    const int64_t lanes = static_cast<int64_t>(hn::Lanes(d));
+    const Near& near = near_[r / lanes];
+    if (static_cast<uint64_t>(static_cast<int64_t>(row_[o]) - near.first_row) < near.rows) {
+      const DI di;
+      const T* HWY_RESTRICT from = table_ + row_[o] + near.column;
+      const auto entry = hn::Load(di, entry_ + r);
+      const auto lane = hn::IndicesFromVec(d, hn::And(entry, hn::Set(di, static_cast<TI>(lanes - 1))));
+      auto v = hn::TableLookupLanes(hn::LoadU(d, from), lane);
+      for (int64_t n = lanes; n < near.width; n += lanes) {
+        const auto here = hn::RebindMask(d, hn::Gt(entry, hn::Set(di, static_cast<TI>(n - 1))));
+        v = hn::IfThenElse(here, hn::TableLookupLanes(hn::LoadU(d, from + n), lane), v);
+      }
+      return v;
+    }
     return hn::GatherIndex(d, table_, index(o, r));
   }
 
@@ -331,6 +348,21 @@ class BiasBlock {
   }
 
  private:
+  // For each vector of own rows: which entries behind which column, and for which row_ all vectors of them lie in the table.
+  void find_near() {
+    const int64_t lanes = static_cast<int64_t>(hn::Lanes(D()));
+    for (int64_t r = 0; r < kBlock; r += lanes) {
+      Near& near = near_[r / lanes];
+      near.column = std::min(column_[r], column_[r + lanes - 1]);  // columns do not turn
+      const int64_t widest = std::max(column_[r], column_[r + lanes - 1]) - near.column;
+      near.width = (widest / lanes + 1) * lanes;
+      if (near.width > kMostNear * lanes || near.width > last_ + 1) continue;
+      near.first_row = -near.column;
+      near.rows = static_cast<uint64_t>(last_ + 1 - near.width + 1);
+      for (int64_t lane = 0; lane < lanes; ++lane) entry_[r + lane] = static_cast<TI>(column_[r + lane] - near.column);
+    }
+  }
+
   // How a row of the block, whose entries lie column_[r] apart in the table, is spread over neighbouring entries: vector n takes lanes
   // dense_lane_ of the row from dense_from_[n] on, those in dense_mask_. Far faster than entry by entry, while the rows are dense enough.
   void spread_columns() {
@@ -381,6 +413,13 @@ class BiasBlock {
   HWY_ALIGN TI column_[kBlock];
   HWY_ALIGN TI row_[kBlock];
   HWY_ALIGN T diagonals_[3 * kBlock];
+  static constexpr int64_t kMostNear = 4;
+  struct Near {
+    int64_t column, width, first_row;
+    uint64_t rows;  // row_ in [first_row, first_row + rows) need no clamping; 0: gather
+  };
+  Near near_[kBlock / hn::MaxLanes(D())];
+  HWY_ALIGN TI entry_[kBlock];
   static constexpr int64_t kMostDense = 32;
   int64_t dense_ = 0;  // vectors; 0: entry by entry
   int64_t dense_from_[kMostDense];
