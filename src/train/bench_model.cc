@@ -137,8 +137,8 @@ void BenchModel::train_step(const BenchBatch& batch) {
     }
   }
   loss.backward();
-  scale_and_clip_gradients(optimizer_->parameters(), 1.0 / static_cast<double>(samples), recipe_.optim.clip_norm);
-  optimizer_->step(schedule_->value(update));
+  const GradientScale gradients = gradient_scale(optimizer_->parameters(), 1.0 / static_cast<double>(samples), recipe_.optim.clip_norm);
+  optimizer_->step(schedule_->value(update), gradients.factor);
   optimizer_->zero_grad();
 }
 

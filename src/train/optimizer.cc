@@ -67,7 +67,7 @@ std::vector<NamedParameter> parameters_of(const torch::nn::Module& module) {
   return out;
 }
 
-double scale_and_clip_gradients(const std::vector<NamedParameter>& parameters, double scale, double clip_norm) {
+GradientScale gradient_scale(const std::vector<NamedParameter>& parameters, double scale, double clip_norm) {
   const ops::PhaseScope phase(ops::Phase::kOptimizer);
   torch::NoGradGuard no_grad;
   std::vector<torch::Tensor> grads;
@@ -76,7 +76,6 @@ double scale_and_clip_gradients(const std::vector<NamedParameter>& parameters, d
     torch::Tensor grad = gradient_of(parameter.tensor);
     if (!grad.defined()) continue;
     if (!grad.is_same(parameter.tensor.grad())) parameter.tensor.mutable_grad() = grad;
-    multiply(grad, scale);
     single = single || grad.scalar_type() == torch::kFloat32;
     grads.push_back(std::move(grad));
   }
@@ -92,13 +91,20 @@ double scale_and_clip_gradients(const std::vector<NamedParameter>& parameters, d
   });
   double total = 0;
   for (const double square : squares) total += square;
-  double norm = std::sqrt(total);
+  double norm = std::abs(scale) * std::sqrt(total);
   if (single) norm = static_cast<double>(static_cast<float>(norm));
-  if (clip_norm > 0 && std::isfinite(norm)) {
-    const double factor = std::min(1.0, clip_norm / (norm + 1e-6));
-    for (const torch::Tensor& grad : grads) multiply(grad, factor);
+  const bool clips = clip_norm > 0 && std::isfinite(norm);
+  return {norm, scale * (clips ? std::min(1.0, clip_norm / (norm + 1e-6)) : 1.0)};
+}
+
+double scale_and_clip_gradients(const std::vector<NamedParameter>& parameters, double scale, double clip_norm) {
+  const GradientScale used = gradient_scale(parameters, scale, clip_norm);
+  torch::NoGradGuard no_grad;
+  for (const NamedParameter& parameter : parameters) {
+    const torch::Tensor grad = gradient_of(parameter.tensor);
+    if (grad.defined()) multiply(grad, used.factor);
   }
-  return norm;
+  return used.norm;
 }
 
 Optimizer::Optimizer(std::vector<NamedParameter> parameters, const OptimizerOptions& options)

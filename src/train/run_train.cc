@@ -308,9 +308,10 @@ class Trainer {
       last_batches_.push_back(examples);
       for (size_t i = 0; i < traces.size(); ++i) count_active(traces[i], batch, static_cast<int64_t>(i));
     }
-    last_.grad_norm = scale_and_clip_gradients(optimizer_->parameters(), 1.0 / static_cast<double>(samples), recipe_.optim.clip_norm);
+    const GradientScale gradients = gradient_scale(optimizer_->parameters(), 1.0 / static_cast<double>(samples), recipe_.optim.clip_norm);
+    last_.grad_norm = gradients.norm;
     if (!std::isfinite(last_.grad_norm)) diverged("the gradient norm", last_.grad_norm, last_batches_);
-    optimizer_->step(lr_);
+    optimizer_->step(lr_, gradients.factor);
     last_.loss = loss_sum / static_cast<double>(samples);
 
     ++state_.step;

@@ -20,10 +20,19 @@ struct NamedParameter {
 /// The parameters of a module in the order of its named_parameters(), each once: a matrix that two modules share comes under its first name.
 std::vector<NamedParameter> parameters_of(const torch::nn::Module& module);
 
-/// Multiplies every gradient by `scale` (1 / sample size, gradients being sums), takes the norm of all of them together, and multiplies them by
-/// min(1, clip_norm / (norm + 1e-6)); clip_norm <= 0 is off. Returns the norm before clipping, rounded to the parameters' type. Squares are summed
-/// in double, within a tensor and over the tensors in their order, so the norm has the same bits at any thread count. A missing gradient is zero.
-/// A norm that is not finite leaves the gradients scaled but not clipped: the caller stops.
+/// What a step multiplies the gradients with.
+struct GradientScale {
+  double norm;    ///< of all scaled gradients together, before clipping
+  double factor;  ///< scale min(1, clip_norm / (norm + 1e-6))
+};
+
+/// The norm of all gradients times `scale` (1 / sample size, gradients being sums), and the factor that scales and clips them; clip_norm <= 0 is off.
+/// One pass that only reads: Optimizer::step takes the factor. The norm is rounded to the parameters' type. Squares are summed in double, within a
+/// tensor and over the tensors in their order, so the norm has the same bits at any thread count. A missing gradient is zero. Where the norm is not
+/// finite nothing is clipped: the caller stops.
+GradientScale gradient_scale(const std::vector<NamedParameter>& parameters, double scale, double clip_norm);
+
+/// The same, and the gradients are multiplied by the factor: for those who look at them afterwards. Returns the norm.
 double scale_and_clip_gradients(const std::vector<NamedParameter>& parameters, double scale, double clip_norm);
 
 struct OptimizerOptions {

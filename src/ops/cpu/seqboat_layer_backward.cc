@@ -75,7 +75,8 @@ struct Buffers {
   T* dall;        // (K, Z+2H): gradient of SiLU(base), column ranges z, r, v
 };
 
-/// From dy to dx's direct part, dm's part through skip and router, dattention, dr; gradients of skip, router, out_proj and a last norm.
+/// From dy to dx's direct part, dm's part through skip and router, dattention, dr; gradients of skip, router, out_proj and a last norm. On the way
+/// what the unit's attention reads (act) is made again.
 template <class T>
 void branches_backward(const LayerView<T>& v, const KeptTokens<T>& kept, const KeptActive<T>& unit, const ActiveIndex& active,
                        const UnitActivations<T>& act, const uint8_t* mask, const T* grad_y, const T* grad_probability, const Buffers<T>& to,
@@ -155,6 +156,8 @@ void branches_backward(const LayerView<T>& v, const KeptTokens<T>& kept, const K
         const auto [first, last] = active.within(begin, begin + rows);
         const int64_t count = last - first;
         if (count > 0) {
+          unit_rows(v, active, first, count, unit.base, act);
+          laps.done(Phase::kElementwise);
           for (int64_t i = 0; i < count; ++i) {
             const int64_t row = active.index[first + i] - begin;
             std::copy_n(db + row * d, d, dh + i * d);
@@ -345,10 +348,6 @@ void layer_backward(const LayerView<T>& v, const KeptTokens<T>& kept, T* kept_ac
                         .dq = scratch.take<T>(active.count * z),
                         .dk = scratch.take<T>(active.count * z),
                         .dall = scratch.take<T>(active.count * v.width)};
-    {
-      const PhaseScope phase(Phase::kElementwise);
-      parallel_for(active.count, kBlockRows, [&](int64_t begin, int64_t end) { unit_rows(v, active, begin, end - begin, unit.base, act); });
-    }
     branches_backward(v, kept, unit, active, act, active_mask, grad_y, grad_probability, to, grad);
     {
       const PhaseScope phase(Phase::kAttention);

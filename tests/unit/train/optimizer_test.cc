@@ -77,11 +77,11 @@ TEST_P(OfficialOptimizer, EveryUpdateAgrees) {
     for (const NamedParameter& p : parameters) {
       p.tensor.mutable_grad() = tensor_of(file, "grad.step" + std::to_string(step) + "." + p.name).to(type);
     }
-    const double norm = scale_and_clip_gradients(parameters, 1.0 / json["sample_size"].get<double>(), json["clip_norm"]);
+    const auto [norm, factor] = gradient_scale(parameters, 1.0 / json["sample_size"].get<double>(), json["clip_norm"]);
     EXPECT_NEAR(norm, want_norm[step].item<double>(), relative * norm);
     const double lr = schedule.value(step);
     EXPECT_NEAR(lr, want_lr[step].item<double>(), 1e-12 * lr);
-    optimizer->step(lr);
+    optimizer->step(lr, factor);
     for (const NamedParameter& p : parameters) {
       const std::string key = "param_after.step" + std::to_string(step) + "." + p.name + suffix;
       if (file.find(key) == nullptr) continue;  // float64: only some steps are kept
