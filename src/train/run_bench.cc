@@ -168,13 +168,18 @@ class Bench {
     result_.work.assign(static_cast<size_t>(recipe_.model.n_layers), {});
     for (int64_t i = 0; i < steps; ++i) {
       time_step(main_, &result_.batch.times);
-      count_work(1.0 / static_cast<double>(steps));
+      count_work();
       // The two kinds in turns: a machine that slows down slows both.
       if (full_) time_step(*full_, &result_.full->times);
       show_progress(i + 1, steps);
       poll();
     }
     reporter_.finish_progress();
+    // Whole numbers until here: all of the tokens are a rate of exactly 1.
+    for (LayerWork& layer : result_.work) {
+      layer.active /= static_cast<double>(steps);
+      layer.pairs /= static_cast<double>(steps);
+    }
     // Where it did not begin here, the peak is that of measuring the machine.
     if (!peak_begins_here) return;
     result_.peak_bytes = resident_memory().peak_bytes;
@@ -193,12 +198,12 @@ class Bench {
   }
 
   /// What the last step activated: routers may change their minds from step to step.
-  void count_work(double weight) {
+  void count_work() {
     const std::vector<LayerWork> step = model_->last_work(main_);
     last_active_.clear();
     for (size_t i = 0; i < step.size(); ++i) {
-      result_.work[i].active += weight * step[i].active;
-      result_.work[i].pairs += weight * step[i].pairs;
+      result_.work[i].active += step[i].active;
+      result_.work[i].pairs += step[i].pairs;
       last_active_.push_back(model_->last_active(static_cast<int64_t>(i)));
     }
   }
