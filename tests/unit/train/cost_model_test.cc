@@ -1,4 +1,4 @@
-#include "../../../src/train/cost_model.h"
+#include "../../../src/train/bench/cost_model.h"
 
 #include <gtest/gtest.h>
 

@@ -1,4 +1,4 @@
-#include "../../../src/train/forced_decisions.h"
+#include "../../../src/train/bench/forced_decisions.h"
 
 #include <gtest/gtest.h>
 

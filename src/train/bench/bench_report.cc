@@ -1,4 +1,4 @@
-#include "train/bench_report.h"
+#include "train/bench/bench_report.h"
 
 #include <algorithm>
 #include <cmath>

@@ -10,12 +10,12 @@
 #include "seqboat/kernels/simd.h"
 #include "seqboat/train/commands.h"
 #include "seqboat/train/process.h"
-#include "train/bench_model.h"
-#include "train/bench_report.h"
-#include "train/kernel_times.h"
-#include "train/machine_rates.h"
+#include "train/bench/bench_model.h"
+#include "train/bench/bench_report.h"
+#include "train/bench/kernel_times.h"
+#include "train/bench/machine_rates.h"
+#include "train/bench/resident_memory.h"
 #include "train/memory_check.h"
-#include "train/resident_memory.h"
 
 namespace seqboat::train {
 namespace {

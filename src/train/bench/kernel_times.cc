@@ -1,10 +1,10 @@
-#include "train/kernel_times.h"
+#include "train/bench/kernel_times.h"
 
 #include <optional>
 #include <tuple>
 
 #include "seqboat/ops/ops.h"
-#include "train/machine_rates.h"
+#include "train/bench/machine_rates.h"
 
 namespace seqboat::train {
 namespace {

@@ -11,7 +11,7 @@
 #include <vector>
 
 #include "seqboat/ops/phases.h"
-#include "train/cost_model.h"
+#include "train/bench/cost_model.h"
 
 namespace seqboat::train {
 

@@ -1,4 +1,4 @@
-#include "train/bench_model.h"
+#include "train/bench/bench_model.h"
 
 #include <cmath>
 
@@ -8,7 +8,7 @@
 #include "seqboat/ops/ops.h"
 #include "seqboat/ops/phases.h"
 #include "seqboat/train/router_penalty.h"
-#include "train/forced_decisions.h"
+#include "train/bench/forced_decisions.h"
 
 namespace seqboat::train {
 namespace {

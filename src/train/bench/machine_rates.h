@@ -6,7 +6,7 @@
 #include <cstdint>
 #include <limits>
 
-#include "train/cost_model.h"
+#include "train/bench/cost_model.h"
 
 namespace seqboat::train {
 

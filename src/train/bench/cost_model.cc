@@ -1,4 +1,4 @@
-#include "train/cost_model.h"
+#include "train/bench/cost_model.h"
 
 #include <algorithm>
 

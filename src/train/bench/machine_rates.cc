@@ -1,4 +1,4 @@
-#include "train/machine_rates.h"
+#include "train/bench/machine_rates.h"
 
 #include <ATen/Parallel.h>
 
@@ -9,7 +9,7 @@
 #include "seqboat/base/machine.h"
 #include "seqboat/kernels/gemm.h"
 #include "seqboat/kernels/peak.h"
-#include "train/mapped_floats.h"
+#include "train/bench/mapped_floats.h"
 
 namespace seqboat::train {
 namespace {

@@ -1,4 +1,4 @@
-#include "train/resident_memory.h"
+#include "train/bench/resident_memory.h"
 
 #include <malloc.h>
 

@@ -14,7 +14,7 @@
 #include "seqboat/nn/model.h"
 #include "seqboat/train/optimizer.h"
 #include "seqboat/train/schedule.h"
-#include "train/cost_model.h"
+#include "train/bench/cost_model.h"
 
 namespace seqboat::train {
 

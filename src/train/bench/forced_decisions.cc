@@ -1,4 +1,4 @@
-#include "train/forced_decisions.h"
+#include "train/bench/forced_decisions.h"
 
 #include "seqboat/base/philox.h"
 
