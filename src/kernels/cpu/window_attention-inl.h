@@ -7,9 +7,10 @@
 //                    own rows (64, lanes ->)
 //   other rows   o   S[o][r] = other[o] . own[r]          dots(): chain of fused multiply-adds over the depth, in increasing order
 //        |       o
-//        v       o   C[r][:] += S[o][r] X[o][:]           accumulate(): chain over o in increasing order, only o that row r sees
+//        v       o   C[r][:] += S[o][r] X[o][:]           accumulate<false>(): chain over o in increasing order, only o that row r sees
+//                    C[o][:] += S[o][r] X[r][:]           accumulate<true>(): chain over r in increasing order, only r that row o sees
 //
-// Both chains are the same whatever tile, vector width or block shape computes them: results have the same bits everywhere.
+// The chains are the same whatever tile, vector width or block shape computes them: results have the same bits everywhere.
 
 #if defined(SEQBOAT_KERNELS_CPU_WINDOW_ATTENTION_INL_H_) == defined(HWY_TARGET_TOGGLE)
 #ifdef SEQBOAT_KERNELS_CPU_WINDOW_ATTENTION_INL_H_

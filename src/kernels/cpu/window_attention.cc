@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
+#include <cstdlib>
 #include <limits>
 
 #undef HWY_TARGET_INCLUDE
@@ -50,7 +51,6 @@ class ItemCursor {
     ++block_;
     while (sequence_ < shape_.batch && block_ >= blocks()) next_sequence();
   }
-  bool done() const { return sequence_ >= shape_.batch; }
   Sequence sequence() const {
     return {shape_.active_cu_seqlens[sequence_], shape_.active_cu_seqlens[sequence_ + 1] - shape_.active_cu_seqlens[sequence_]};
   }
@@ -73,11 +73,11 @@ inline int64_t chunk_blocks(const WindowAttentionShape& shape) {
   return shape.window >= 0 && shape.window <= kWideWindow ? kNarrowChunk : kWideChunk;
 }
 
-// Chunks of a sequence, and how many chunks a query may be away from a key: [-most_back, most_ahead] is what chunk(query) - chunk(key) can be.
+// Chunks of a sequence.
 struct Chunks {
-  int64_t rows;   // of a chunk
-  int64_t count;  // chunks
-  int64_t farthest;
+  int64_t rows;      // of a chunk
+  int64_t count;     // chunks
+  int64_t farthest;  // number of chunks that a query may be away from a key it sees; -1: there is none
   Chunks(const WindowAttentionShape& shape, int64_t tokens) {
     rows = chunk_blocks(shape) * kBlock;
     count = (tokens + rows - 1) / rows;
@@ -115,7 +115,6 @@ class PairCursor {
     ++item_;
     while (sequence_ < shape_.batch && item_ >= items()) next_sequence();
   }
-  bool done() const { return sequence_ >= shape_.batch; }
   Sequence sequence() const {
     return {shape_.active_cu_seqlens[sequence_], shape_.active_cu_seqlens[sequence_ + 1] - shape_.active_cu_seqlens[sequence_]};
   }
