@@ -9,7 +9,6 @@
 // its own, block after block while the block is in the cache, and the chunks are added in order.
 
 #include "ops/cpu/layer_view.h"
-#include "seqboat/kernels/compress.h"
 #include "seqboat/kernels/elementwise.h"
 #include "seqboat/kernels/gated_rows.h"
 #include "seqboat/kernels/router.h"
@@ -69,7 +68,7 @@ class PartialSums {
 template <class T>
 struct Buffers {
   T* dm;          // (M, D)
-  T* m_active;    // (M, D), written at the active rows
+  T* m_active;    // (K, D)
   T* dattention;  // (K, H)
   T *dq, *dk;     // (K, Z)
   T* dall;        // (K, Z+2H): gradient of SiLU(base), column ranges z, r, v
@@ -161,7 +160,7 @@ void branches_backward(const LayerView<T>& v, const KeptTokens<T>& kept, const K
           for (int64_t i = 0; i < count; ++i) {
             const int64_t row = active.index[first + i] - begin;
             std::copy_n(db + row * d, d, dh + i * d);
-            std::copy_n(m + row * d, d, to.m_active + (begin + row) * d);
+            std::copy_n(m + row * d, d, to.m_active + (first + i) * d);
           }
           laps.done(Phase::kCompress);
           if (v.drops_attention()) {
@@ -237,8 +236,7 @@ void unit_backward(const LayerView<T>& v, const KeptActive<T>& unit, const Activ
     parallel_tasks(chunks, [&](int64_t chunk) {
       PhaseSplit::Laps laps(split);
       T* partial = sums.begin_chunk(chunk);
-      LocalBuffers<T> local(kBlockRows * 2 * d + v.width + workspace_size, 4);
-      T* m = local.take(kBlockRows * d);
+      LocalBuffers<T> local(kBlockRows * d + v.width + workspace_size, 3);
       T* dm = local.take(kBlockRows * d);
       T* temporary = local.take(v.width);
       T* workspace = local.take(workspace_size);
@@ -258,8 +256,7 @@ void unit_backward(const LayerView<T>& v, const KeptActive<T>& unit, const Activ
         T* dbase = dall;
         kernels::activation_bwd<T>(Activation::kSilu, rows * v.width, unit.base + begin * v.width, dall, dbase);
         laps.done(Phase::kElementwise);
-        kernels::compress_rows<T>(0, rows, d, active.index + begin, to.m_active, d, m, d);
-        laps.done(Phase::kCompress);
+        const T* m = to.m_active + begin * d;
         add_weight_gradient<T>(rows, v.width, d, dbase, m, sums.part(partial, kInWeight), workspace);
         add_column_sums<T>(rows, v.width, v.width, dbase, sums.part(partial, kInBias), temporary);
         in_proj.multiply(rows, dbase, nullptr, dm);
@@ -343,7 +340,7 @@ void layer_backward(const LayerView<T>& v, const KeptTokens<T>& kept, T* kept_ac
     const Scratch::Frame inner(scratch);
     const UnitActivations<T> act{scratch.take<T>(active.count * v.width), scratch.take<T>(active.count * z), scratch.take<T>(active.count * z)};
     const Buffers<T> to{.dm = dm,
-                        .m_active = scratch.take<T>(v.tokens * d),
+                        .m_active = scratch.take<T>(active.count * d),
                         .dattention = scratch.take<T>(active.count * h),
                         .dq = scratch.take<T>(active.count * z),
                         .dk = scratch.take<T>(active.count * z),
