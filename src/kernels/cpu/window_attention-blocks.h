@@ -74,18 +74,20 @@ struct Ranges {
 /// an order (16 rows side by side) that the machine does not foresee. Without effect on results.
 class Prefetcher {
  public:
+  /// lines: asked for at a step. A pass with little to do between its first touches needs many, short items suffer from them.
+  explicit Prefetcher(int lines) : lines_(lines) {}
   template <class T>
   void add(const T* first, int64_t rows, int64_t width, int64_t stride) {
     if (next_ == regions_) regions_ = next_ = 0;
-    if (rows <= 0 || regions_ == kRegions) return;
     const int64_t width_bytes = width * static_cast<int64_t>(sizeof(T)), stride_bytes = stride * static_cast<int64_t>(sizeof(T));
+    if (rows <= 0 || width_bytes >= kLongRow || regions_ == kRegions) return;
     Region& region = region_[regions_++];
     region = {reinterpret_cast<const char*>(first), rows, width_bytes, stride_bytes};
     if (width == stride) region = {region.row, 1, rows * stride_bytes, 0};
   }
   void step() {
 #if defined(__GNUC__)
-    for (int line = 0; line < kLines && next_ < regions_; ++line) {
+    for (int line = 0; line < lines_ && next_ < regions_; ++line) {
       Region& region = region_[next_];
       __builtin_prefetch(region.row + offset_, 0, 2);
       offset_ += 64;
@@ -99,14 +101,14 @@ class Prefetcher {
 
  private:
   static constexpr int kRegions = 16;
-  static constexpr int kLines = 32;
+  static constexpr int64_t kLongRow = 2048;  // bytes; such rows the machine foresees, and asking for them costs
   struct Region {
     const char* row;
     int64_t rows, bytes, stride;
   };
   Region region_[kRegions];
   int64_t offset_ = 0;
-  int regions_ = 0, next_ = 0;
+  int lines_, regions_ = 0, next_ = 0;
 };
 
 }  // namespace seqboat::kernels

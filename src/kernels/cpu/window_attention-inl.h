@@ -24,7 +24,6 @@
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
-#include <type_traits>
 
 #include "kernels/cpu/simd_partial-inl.h"
 #include "kernels/cpu/window_attention-blocks.h"
@@ -38,7 +37,6 @@ namespace hn = hwy::HWY_NAMESPACE;
 
 // Register tile: kTileRows broadcasts times up to kTileVectors vectors of accumulators. 24 accumulators where there are 32 registers, 12 of 16.
 constexpr int64_t kTileRows = 6;
-constexpr int64_t kFewRows = 4;  // what 6 leave of a block
 #if HWY_TARGET <= HWY_AVX3 || HWY_TARGET == HWY_NEON
 constexpr int kTileVectors = 4;
 #else
@@ -95,46 +93,29 @@ void pack_transposed(D d, int64_t row_count, int64_t depth, const T* HWY_RESTRIC
   }
 }
 
-// dst[o][v] (+)= sum_z other[o][z] packed[z][v] for kRows rows o and kVectors vectors v. Rows past the last one repeat it and are not stored.
-template <int kRows, int kVectors, class D, class T = hn::TFromD<D>>
-HWY_NOINLINE void dots_tile(D d, int64_t rows, int64_t depth, bool add, const T* HWY_RESTRICT other, int64_t stride, const T* HWY_RESTRICT packed,
-                            T* HWY_RESTRICT dst) {
+// dst[o][v] (+)= sum_z other[o][z] packed[z][v] for kTileRows rows o and kVectors vectors v. Rows past the last one repeat it and are not stored.
+template <int kVectors, class D, class T = hn::TFromD<D>>
+HWY_INLINE void dots_tile(D d, int64_t rows, int64_t depth, bool add, const T* HWY_RESTRICT other, int64_t stride, const T* HWY_RESTRICT packed,
+                          T* HWY_RESTRICT dst) {
   const int64_t lanes = static_cast<int64_t>(hn::Lanes(d));
-  const T* HWY_RESTRICT row[kRows];
-  for (int64_t r = 0; r < kRows; ++r) row[r] = other + std::min(r, rows - 1) * stride;
-  hn::Vec<D> sum[kRows][kVectors];
-  for (int64_t r = 0; r < kRows; ++r) {
+  const T* HWY_RESTRICT row[kTileRows];
+  for (int64_t r = 0; r < kTileRows; ++r) row[r] = other + std::min(r, rows - 1) * stride;
+  hn::Vec<D> sum[kTileRows][kVectors];
+  for (int64_t r = 0; r < kTileRows; ++r) {
     for (int v = 0; v < kVectors; ++v) sum[r][v] = add ? hn::Load(d, dst + std::min(r, rows - 1) * kBlock + v * lanes) : hn::Zero(d);
   }
   for (int64_t z = 0; z < depth; ++z) {
     hn::Vec<D> own[kVectors];
     for (int v = 0; v < kVectors; ++v) own[v] = hn::Load(d, packed + z * kBlock + v * lanes);
-    for (int64_t r = 0; r < kRows; ++r) {
+    for (int64_t r = 0; r < kTileRows; ++r) {
       const auto x = hn::Set(d, row[r][z]);
       for (int v = 0; v < kVectors; ++v) sum[r][v] = hn::MulAdd(x, own[v], sum[r][v]);
     }
   }
-  for (int64_t r = 0; r < kRows; ++r) {
+  for (int64_t r = 0; r < kTileRows; ++r) {
     if (r >= rows) break;
     for (int v = 0; v < kVectors; ++v) hn::Store(sum[r][v], d, dst + r * kBlock + v * lanes);
   }
-}
-
-// call(rows, vectors) with both as constants: the smallest tile that holds them.
-template <class Call>
-HWY_INLINE void with_tile(int64_t rows, int64_t vectors, const Call& call) {
-  const auto with_rows = [&](auto tile_rows) HWY_ATTR {
-    if (vectors == 1) {
-      call(tile_rows, std::integral_constant<int, 1>());
-    } else if (kTileVectors == 2 || vectors == 2) {
-      call(tile_rows, std::integral_constant<int, 2>());
-    } else if (vectors == 3) {
-      call(tile_rows, std::integral_constant<int, 3>());
-    } else {
-      call(tile_rows, std::integral_constant<int, kTileVectors>());
-    }
-  };
-  rows > kFewRows ? with_rows(std::integral_constant<int, kTileRows>()) : with_rows(std::integral_constant<int, kFewRows>());
 }
 
 // dst[o][r] = other[o] . own[r] for o in [other_begin, other_end) of the block; own rows that none of a tile's rows sees are left out.
@@ -152,10 +133,20 @@ void dots(D d, const BlockPair& pair, const Ranges& by_other, int64_t depth, con
       const int64_t vector_end = (by_other.end[o + rows - 1] + lanes - 1) / lanes;
       for (int64_t v = by_other.begin[o] / lanes; v < vector_end; v += kTileVectors) {
         prefetcher.step();
-        with_tile(rows, std::min<int64_t>(kTileVectors, vector_end - v), [&](auto tile_rows, auto vectors) HWY_ATTR {
-          dots_tile<decltype(tile_rows)::value, decltype(vectors)::value>(d, rows, chunk, z > 0, other + o * stride + z, stride,
-                                                                          packed + z * kBlock + v * lanes, dst + o * kBlock + v * lanes);
-        });
+        // Tiles are inlined one by one: as functions of their own, or behind a lambda, they lost up to a tenth.
+        const T* HWY_RESTRICT from = other + o * stride + z;
+        const T* HWY_RESTRICT own = packed + z * kBlock + v * lanes;
+        T* HWY_RESTRICT to = dst + o * kBlock + v * lanes;
+        const int64_t left = vector_end - v;
+        if (left == 1) {
+          dots_tile<1>(d, rows, chunk, z > 0, from, stride, own, to);
+        } else if (kTileVectors == 2 || left == 2) {
+          dots_tile<2>(d, rows, chunk, z > 0, from, stride, own, to);
+        } else if (left == 3) {
+          dots_tile<3>(d, rows, chunk, z > 0, from, stride, own, to);
+        } else {
+          dots_tile<kTileVectors>(d, rows, chunk, z > 0, from, stride, own, to);
+        }
       }
     }
   }
@@ -167,15 +158,15 @@ HWY_INLINE constexpr int64_t weight_at(int64_t row, int64_t summed) {
   return kAcross ? row * kBlock + summed : summed * kBlock + row;
 }
 
-// c[r][v] = (first ? 0 : c[r][v] * rescale[r]) + sum_o weight(r, o) x[o][v] for kRows rows; row r sums o in [begin[r], end[r]) alone.
+// c[r][v] = (first ? 0 : c[r][v] * rescale[r]) + sum_o weight(r, o) x[o][v] for kTileRows rows; row r sums o in [begin[r], end[r]) alone.
 // The last vector has last_count valid lanes in c; x is readable in full vectors.
-template <int kRows, int kVectors, bool kAcross, class D, class T = hn::TFromD<D>>
-HWY_NOINLINE void accumulate_tile(D d, int64_t rows, const int64_t* HWY_RESTRICT begin, const int64_t* HWY_RESTRICT end,
-                                  const T* HWY_RESTRICT weights, const T* HWY_RESTRICT x, int64_t x_stride, bool first, const T* HWY_RESTRICT rescale,
-                                  int64_t last_count, T* HWY_RESTRICT c, int64_t c_stride) {
+template <int kVectors, bool kAcross, class D, class T = hn::TFromD<D>>
+HWY_INLINE void accumulate_tile(D d, int64_t rows, const int64_t* HWY_RESTRICT begin, const int64_t* HWY_RESTRICT end, const T* HWY_RESTRICT weights,
+                                const T* HWY_RESTRICT x, int64_t x_stride, bool first, const T* HWY_RESTRICT rescale, int64_t last_count,
+                                T* HWY_RESTRICT c, int64_t c_stride) {
   const int64_t lanes = static_cast<int64_t>(hn::Lanes(d));
-  hn::Vec<D> sum[kRows][kVectors];
-  for (int64_t r = 0; r < kRows; ++r) {
+  hn::Vec<D> sum[kTileRows][kVectors];
+  for (int64_t r = 0; r < kTileRows; ++r) {
     for (int v = 0; v < kVectors; ++v) sum[r][v] = hn::Zero(d);
     if (first || r >= rows) continue;
     const T* HWY_RESTRICT from = c + r * c_stride;
@@ -188,16 +179,16 @@ HWY_NOINLINE void accumulate_tile(D d, int64_t rows, const int64_t* HWY_RESTRICT
     }
   }
   // begin and end do not decrease with r: all rows share [begin of the last, end of the first), at most a few o on either side are partial.
-  const int64_t all_begin = begin[kRows - 1];
+  const int64_t all_begin = begin[kTileRows - 1];
   const int64_t all_end = std::max(end[0], all_begin);
-  const int64_t o_end = end[kRows - 1];
+  const int64_t o_end = end[kTileRows - 1];
   int64_t o = begin[0];
   while (o < o_end) {
     if (o == all_begin) {
       for (; o < all_end; ++o) {
         hn::Vec<D> xv[kVectors];
         for (int v = 0; v < kVectors; ++v) xv[v] = hn::LoadU(d, x + o * x_stride + v * lanes);
-        for (int64_t r = 0; r < kRows; ++r) {
+        for (int64_t r = 0; r < kTileRows; ++r) {
           const auto w = hn::Set(d, weights[weight_at<kAcross>(r, o)]);
           for (int v = 0; v < kVectors; ++v) sum[r][v] = hn::MulAdd(w, xv[v], sum[r][v]);
         }
@@ -206,14 +197,14 @@ HWY_NOINLINE void accumulate_tile(D d, int64_t rows, const int64_t* HWY_RESTRICT
     }
     hn::Vec<D> xv[kVectors];
     for (int v = 0; v < kVectors; ++v) xv[v] = hn::LoadU(d, x + o * x_stride + v * lanes);
-    for (int64_t r = 0; r < kRows; ++r) {
+    for (int64_t r = 0; r < kTileRows; ++r) {
       if (o < begin[r] || o >= end[r]) continue;  // not a product with zero: what lies outside the window may be infinite
       const auto w = hn::Set(d, weights[weight_at<kAcross>(r, o)]);
       for (int v = 0; v < kVectors; ++v) sum[r][v] = hn::MulAdd(w, xv[v], sum[r][v]);
     }
     ++o;
   }
-  for (int64_t r = 0; r < kRows; ++r) {
+  for (int64_t r = 0; r < kTileRows; ++r) {
     if (r >= rows) break;
     T* HWY_RESTRICT to = c + r * c_stride;
     for (int v = 0; v < kVectors - 1; ++v) hn::StoreU(sum[r][v], d, to + v * lanes);
@@ -255,11 +246,20 @@ void accumulate(D d, const Ranges& ranges, int64_t x_begin, int64_t x_end, const
       const int64_t rows = std::min(kTileRows, ranges.count - r);
       if (!first && ranges.begin[r] >= ranges.end[r + rows - 1]) continue;
       prefetcher.step();
-      with_tile(rows, vectors, [&](auto tile_rows, auto tile_vectors) HWY_ATTR {
-        accumulate_tile<decltype(tile_rows)::value, decltype(tile_vectors)::value, kAcross>(
-            d, rows, ranges.begin + r, ranges.end + r, weights + weight_at<kAcross>(r, 0), from, from_stride, first,
-            rescale != nullptr ? rescale + r : nullptr, last_count, c + r * c_stride + column, c_stride);
-      });
+      const T* HWY_RESTRICT factor = rescale != nullptr ? rescale + r : nullptr;
+      const T* HWY_RESTRICT weight = weights + weight_at<kAcross>(r, 0);
+      const int64_t* begin = ranges.begin + r;
+      const int64_t* end = ranges.end + r;
+      T* HWY_RESTRICT to = c + r * c_stride + column;
+      if (vectors == 1) {
+        accumulate_tile<1, kAcross>(d, rows, begin, end, weight, from, from_stride, first, factor, last_count, to, c_stride);
+      } else if (kTileVectors == 2 || vectors == 2) {
+        accumulate_tile<2, kAcross>(d, rows, begin, end, weight, from, from_stride, first, factor, last_count, to, c_stride);
+      } else if (vectors == 3) {
+        accumulate_tile<3, kAcross>(d, rows, begin, end, weight, from, from_stride, first, factor, last_count, to, c_stride);
+      } else {
+        accumulate_tile<kTileVectors, kAcross>(d, rows, begin, end, weight, from, from_stride, first, factor, last_count, to, c_stride);
+      }
     }
   }
 }

@@ -543,7 +543,7 @@ void forward(const WindowAttentionShape& shape, int64_t item_begin, int64_t item
   T* shrink = arena.take(kBlock);
   BiasBlock<T, Side::kQueries> bias(shape, bias_table);
   Ranges by_own, by_other;
-  Prefetcher prefetcher;
+  Prefetcher prefetcher(16);
   ItemCursor cursor(shape, item_begin);
   for (int64_t item = item_begin; item < item_end; ++item) {
     const auto [begin, count] = cursor.sequence();
@@ -660,7 +660,7 @@ void backward(const BackwardArgs<T>& args) {
   const bool with_bias = args.dbias != nullptr && bias.kind() != PositionBias::kNone;
   const int64_t q_stride = shape.q_stride, k_stride = shape.k_stride, v_stride = shape.v_stride, out_stride = shape.out_stride;
   Ranges by_own, by_other;
-  Prefetcher prefetcher;
+  Prefetcher prefetcher(32);
   const auto prefetch_keys = [&](int64_t row, int64_t rows) {
     prefetcher.add(args.k + row * k_stride, rows, shape.d_attn, k_stride);
     prefetcher.add(args.v + row * v_stride, rows, shape.d_hidden, v_stride);
