@@ -6,7 +6,6 @@
 
 #include <algorithm>
 #include <cstdint>
-#include <cstdlib>
 #include <memory>
 #include <new>
 #include <vector>
@@ -60,17 +59,20 @@ class Scratch {
   static constexpr size_t kHugePage = size_t{1} << 21;
   static constexpr size_t kBlockBytes = size_t{1} << 22;
 
-  struct Free {
-    void operator()(unsigned char* p) const { std::free(p); }
-  };
-  struct Block {
-    explicit Block(size_t size) : bytes((size + kHugePage - 1) / kHugePage * kHugePage) {
-      data.reset(static_cast<unsigned char*>(std::aligned_alloc(kHugePage, bytes)));
-      if (!data) throw std::bad_alloc();
-      madvise(data.get(), bytes, MADV_HUGEPAGE);  // a hint: nothing is lost where the system has none
-    }
-    std::unique_ptr<unsigned char, Free> data;
+  struct Unmap {
     size_t bytes;
+    void operator()(unsigned char* p) const { munmap(p, bytes); }
+  };
+  // Mapped by itself and not taken from the heap: what a larger block replaces goes back to the system.
+  struct Block {
+    explicit Block(size_t size) : bytes((size + kHugePage - 1) / kHugePage * kHugePage), data(nullptr, Unmap{bytes}) {
+      void* mapped = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+      if (mapped == MAP_FAILED) throw std::bad_alloc();
+      data.reset(static_cast<unsigned char*>(mapped));
+      madvise(mapped, bytes, MADV_HUGEPAGE);  // a hint: nothing is lost where the system has none
+    }
+    size_t bytes;
+    std::unique_ptr<unsigned char, Unmap> data;
   };
 
   void rewind(size_t block, size_t used, size_t taken) {
