@@ -13,7 +13,8 @@
 namespace seqboat::ops {
 
 /// A stack of buffers that a thread keeps between calls: a fresh large allocation costs more than the arithmetic that fills it (page faults). What is
-/// taken inside a Frame is given back with it, in memory that stays. The peak over all calls is kept; release() gives it back to the system.
+/// taken inside a Frame is given back with it, in memory that stays. As much is kept as the most
+/// that calls needed at once.
 class Scratch {
  public:
   /// The calling thread's.
@@ -42,16 +43,12 @@ class Scratch {
       ++current_;
       used_ = 0;
     }
-    if (current_ == blocks_.size()) blocks_.push_back(Block(std::max(bytes, kBlockBytes)));
+    if (current_ == blocks_.size()) blocks_.push_back(Block(std::max({bytes, kBlockBytes, blocks_.empty() ? peak_ : 0})));
     T* out = reinterpret_cast<T*>(blocks_[current_].data.get() + used_);
     used_ += bytes;
     taken_ += bytes;
     peak_ = std::max(peak_, taken_);
     return out;
-  }
-
-  void release() {
-    if (taken_ == 0) blocks_.clear();
   }
 
  private:
@@ -79,11 +76,8 @@ class Scratch {
     current_ = block;
     used_ = used;
     taken_ = taken;
-    // Once everything is given back, many blocks become one that holds the largest need so far.
-    if (taken_ == 0 && blocks_.size() > 1) {
-      blocks_.clear();
-      blocks_.push_back(Block(peak_));
-    }
+    // Once everything is given back, many blocks make room for one, which the next call takes as large as the largest need so far.
+    if (taken_ == 0 && blocks_.size() > 1) blocks_.clear();
   }
 
   std::vector<Block> blocks_;

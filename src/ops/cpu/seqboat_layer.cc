@@ -167,7 +167,7 @@ LayerView<T> make_view(const SeqBoatLayerArguments& a, std::vector<T>* rstd) {
   return v;
 }
 
-/// keep: "nothing" (no backward comes), "inputs" or "activations".
+/// What a forward gives; the last two are empty where no activations are kept.
 struct Kept {
   Tensor y, active, probability, tokens, active_tokens;
 };

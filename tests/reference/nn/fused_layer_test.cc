@@ -194,7 +194,7 @@ TEST(FusedLayerEdge, EvaluationAndAnEmptyBatch) {
 }
 
 TEST(FusedLayerEdge, KeepsWhatItSaysAndLess) {
-  // The tensors that the graph holds beside the parameters: counted through hooks on what autograd saves.
+  // Asked of the operator below autograd, which gives what is kept as outputs of its own.
   const Case c{.name = "Edge"};
   nn::SeqBoatLayer layer = make_layer(c, torch::kFloat32);
   ops::SeqBoatLayerArguments a;
