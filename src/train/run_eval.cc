@@ -11,6 +11,7 @@
 #include "seqboat/train/model_io.h"
 #include "seqboat/train/process.h"
 #include "seqboat/train/task.h"
+#include "train/model_source.h"
 #include "train/run_log.h"
 #include "train/text.h"
 
@@ -20,50 +21,8 @@ namespace {
 namespace fs = std::filesystem;
 using nlohmann::ordered_json;
 
-/// The run directory that a model belongs to: itself, or the one that it lies in (RUN/model, RUN/checkpoints/step-NNNNNNNN); else empty.
-fs::path run_dir_of(const fs::path& model) {
-  std::error_code error;
-  const fs::path absolute = fs::absolute(model, error).lexically_normal();
-  const fs::path folder = absolute.has_filename() ? absolute : absolute.parent_path();
-  if (config::is_run_dir(folder)) return folder;
-  if (folder.filename() == "model" && config::is_run_dir(folder.parent_path())) return folder.parent_path();
-  if (folder.parent_path().filename() == "checkpoints" && config::is_run_dir(folder.parent_path().parent_path()))
-    return folder.parent_path().parent_path();
-  return {};
-}
-
-config::Recipe recipe_of(const EvalRequest& request, const config::ModelConfig& model) {
-  const fs::path run = run_dir_of(request.model);
-  for (const std::string& set : request.overrides) {
-    const std::string section = set.substr(0, set.find('.'));
-    const bool fixed = section == "model" || section == "router" || section == "task";
-    SEQBOAT_CHECK(!fixed, ErrorKind::kUsage, "--set {}: the weights of {} have a config of their own, which decides", set, request.model.string());
-    SEQBOAT_CHECK(!run.empty() || section == "data", ErrorKind::kUsage,
-                  "--set {}: {} is a bare model folder, for which only keys of [data] can be set", set, request.model.string());
-  }
-  if (!run.empty()) {
-    config::Recipe recipe = config::load_recipe(run / "config.toml", request.overrides);
-    recipe.model = model;  // the weights' own config decides
-    return recipe;
-  }
-  SEQBOAT_CHECK(!request.data_dir.empty(), ErrorKind::kUsage, "{} is a bare model folder, which names no data: give a file or a folder with --data",
-                request.model.string());
-  config::Recipe recipe;
-  recipe.model = model;
-  if (model.task == "language-model") {
-    // Nothing of the file was trained on, so far as is known: all of it is the test.
-    recipe.data.name = "bytes";
-    recipe.data.valid_share = 0;
-    recipe.data.test_share = 1;
-  }
-  recipe.train.steps = recipe.train.batch_size = 1;  // a whole recipe, as the reader wants it
-  recipe = config::recipe_from_toml(config::to_toml(recipe), request.model.string(), request.overrides);
-  recipe.model = model;
-  return recipe;
-}
-
 config::Recipe recipe_for(const EvalRequest& request, const config::ModelConfig& model) {
-  config::Recipe recipe = recipe_of(request, model);
+  config::Recipe recipe = recipe_of_model(request.model, model, request.data_dir, request.overrides);
   if (request.context == EvalRequest::kOwnContext) return recipe;
   SEQBOAT_CHECK(model.task == "language-model", ErrorKind::kUsage, "--context is for language models, and {} is a model for {}",
                 request.model.string(), model.task);
@@ -77,13 +36,6 @@ config::Recipe recipe_for(const EvalRequest& request, const config::ModelConfig&
   return recipe;
 }
 
-/// The folder to take as it is: the one given, else the run's own, which may have been given by hand when it was trained.
-fs::path data_of(const EvalRequest& request, const config::Recipe& recipe) {
-  const bool other_data = std::any_of(request.overrides.begin(), request.overrides.end(), [](const auto& set) { return set.rfind("data.", 0) == 0; });
-  if (!request.data_dir.empty() || other_data) return request.data_dir;
-  return recipe.data.path;
-}
-
 int evaluate_model(const EvalRequest& request, Reporter& reporter) {
   RunLog log(reporter, request.stop_signal);
   const fs::path dir = config::find_model_dir(request.model);
@@ -93,7 +45,7 @@ int evaluate_model(const EvalRequest& request, Reporter& reporter) {
   log.log(fmt::format("seqboat eval {}: cpu, {}, {} {}", dir.string(), kernels::simd_target(), threads, threads == 1 ? "thread" : "threads"));
 
   const auto model = load_model(dir);
-  const auto task = make_task(recipe, data_of(request, recipe));
+  const auto task = make_task(recipe, data_of_model(request.data_dir, request.overrides, recipe));
   config::ModelConfig config = model->config();
   try {
     task->complete(&config);

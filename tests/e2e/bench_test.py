@@ -104,6 +104,41 @@ class Bench(CliTest):
         self.assertLess(got["length"], TINY_LISTOPS["data.max_length"])
         self.assertAlmostEqual(got["ratio_to_full"], got["ms"]["min"] / full["ms"]["min"])
 
+    def test_a_trained_model_beside_itself_with_everything_activated(self):
+        run = self.dir / "run"
+        self.expect(0, "train", "lra/listops", "--out", run, "--data", self.dir / "data", "--quiet", *settings({**TINY_LISTOPS, "train.batch_size": 5}))
+        weights = (run / "model" / "model.safetensors").read_bytes()
+        tested = self.json_of("eval", run, "--examples", 5)
+        for mode in ("train", "forward"):
+            got = self.json_of("bench", "--model", run, "--mode", mode, "--steps", 3, "--quiet")
+            self.assertEqual(list(got), [*KEYS, "model", "everything_activated", "gain"])
+            self.check_numbers(got)
+            self.assertEqual((got["recipe"], got["model"], got["mode"], got["batch"], got["forced_rate"]), (None, str(run), mode, 5, None))
+            if mode == "forward":  # the test split's first sequences, activated as they are where the model is tested; dropout changes that
+                for rate, expected in zip(got["activation_rate"], tested["activation_rate"], strict=True):
+                    self.assertAlmostEqual(rate, expected)
+            everything = got["everything_activated"]
+            self.assertEqual(list(everything), ["ms", "tokens_per_s", "added_rss_bytes"])
+            self.assertAlmostEqual(got["gain"], everything["ms"]["min"] / got["ms"]["min"])
+        self.assertEqual((run / "model" / "model.safetensors").read_bytes(), weights)
+        # A bare folder and a batch of one's own; a rate in place of the routers'.
+        forced = self.json_of("bench", "--model", run / "model", "--data", self.dir / "data", "--batch", 3, "--activation-rate", 0, "--steps", 3, "--quiet")
+        self.assertEqual((forced["batch"], forced["forced_rate"], set(forced["activation_rate"])), (3, 0, {0}))
+        self.assertRegex(self.expect(0, "bench", "--model", run, "--steps", 3, "--quiet").stdout, r"(?m)^everything +[0-9.]+ ms where every token is activated, ")
+        self.expect(2, "bench", "--model", run, "--length", 40, parts=["--length", "--model"])
+        self.expect(2, "bench", "--model", run, "--recipe", "bench/listops", parts=["--recipe", "--model"])
+        self.expect(2, "bench", "--model", run, "--set", "model.d_model=8", parts=["model.d_model", "config of their own"])
+        (self.dir / "empty.tsv").touch()
+        self.expect(4, "bench", "--model", run, "--data", self.dir / "empty.tsv", parts=["empty.tsv"])
+
+    def test_a_trained_model_without_router_has_no_other_side(self):
+        run = self.dir / "run"
+        self.expect(0, "train", "lra/listops", "--out", run, "--data", self.dir / "data", "--quiet",
+                    *settings({**TINY_LISTOPS, "model.layer": "seqboat-full"}))
+        got = self.json_of("bench", "--model", run, "--steps", 3, "--quiet")
+        self.assertEqual(list(got), [*KEYS, "model"])
+        self.expect(2, "bench", "--model", run, "--activation-rate", 0.5, parts=["--activation-rate", "no router"])
+
     def test_text_for_people(self):
         done = self.expect(0, "bench", "--recipe", "bench/listops", "--steps", 3, "--phases", "--quiet", *settings(TINY))
         self.assertEqual(done.stderr, "")
@@ -136,7 +171,9 @@ class Bench(CliTest):
 class WrongUsage(CliTest):
     def test_refused(self):
         recipe = ("bench", "--recipe", "bench/listops")
-        self.expect(2, "bench", parts=["--recipe is required"])
+        self.expect(2, "bench", parts=["--recipe or --model is required"])
+        self.expect(5, "bench", "--model", self.dir / "none", parts=["none"])
+        self.expect(2, *recipe, "--data", "x.tsv", parts=["--data", "--model"])
         self.expect(2, "bench", "--recipe", "bench/listop", parts=["did you mean bench/listops?"])
         self.expect(2, "bench", "--recipe", self.dir / "none.toml", parts=["no such recipe file"])
         for mode in ("decode", "prefill"):

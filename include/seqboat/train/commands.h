@@ -55,22 +55,25 @@ int run_eval(const EvalRequest& request, Reporter& reporter);
 
 /// `seqboat bench`.
 struct BenchRequest {
-  config::Recipe recipe;         ///< resolved, overrides and --threads (train.threads) applied
-  std::string recipe_name = {};  ///< as the user named it
-  bool train = true;             ///< --mode: train, else forward
-  int64_t batch = 0;             ///< --batch, sequences; 0 = the recipe's
-  int64_t length = 0;            ///< --length, tokens of each; 0 = the recipe's
-  double activation_rate = -1;   ///< --activation-rate: decisions are forced at this rate; negative = the routers decide
-  bool listops_batch = false;    ///< --batches listops: real lengths, beside a full batch of as many tokens
-  bool phases = false;           ///< --phases: also where the time goes
-  int64_t steps = 0;             ///< --steps to time; 0 = three seconds of them, and at least five
-  std::string simd = {};         ///< --simd: kernels run on this target; empty = the best
+  config::Recipe recipe = {};           ///< resolved, overrides and --threads (train.threads) applied; not looked at where `model` is given
+  std::string recipe_name = {};         ///< as the user named it
+  std::filesystem::path model = {};     ///< --model: a trained model, timed on its own data beside itself with everything activated; empty = recipe
+  std::filesystem::path data_dir = {};  ///< --data, with `model`: as EvalRequest has it
+  std::vector<std::string> overrides = {};  ///< --set on the recipe of the model's run, with `model`
+  bool train = true;                        ///< --mode: train, else forward
+  int64_t batch = 0;                        ///< --batch, sequences; 0 = the recipe's
+  int64_t length = 0;                       ///< --length, tokens of each; 0 = the recipe's
+  double activation_rate = -1;              ///< --activation-rate: decisions are forced at this rate; negative = the routers decide
+  bool listops_batch = false;               ///< --batches listops: real lengths, beside a full batch of as many tokens
+  bool phases = false;                      ///< --phases: also where the time goes
+  int64_t steps = 0;                        ///< --steps to time; 0 = three seconds of them, and at least five
+  std::string simd = {};                    ///< --simd: kernels run on this target; empty = the best
   const std::atomic<int>* stop_signal = nullptr;
 };
 
-/// Measures the machine, then steps of the model on made-up data, then its kernels alone, and ends with reporter.result(): the JSON keys of
-/// docs/CLI.md. Writes no file. What cannot be asked of this recipe is Error (kUsage), a batch without room kResource. Returns 0, or 128 + the
-/// signal's number.
+/// Measures the machine, then steps of the model, on made-up data or a trained model's own, then its kernels alone, and ends with reporter.result():
+/// the JSON keys of docs/CLI.md. Writes no file, but data that can be made and are missing. What cannot be asked of this recipe is Error (kUsage), a
+/// batch without room kResource. Returns 0, or 128 + the signal's number.
 int run_bench(const BenchRequest& request, Reporter& reporter);
 
 }  // namespace seqboat::train

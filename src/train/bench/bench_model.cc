@@ -78,6 +78,17 @@ BenchBatch batch_of(const data::SequenceDataset& dataset) {
   return out;
 }
 
+BenchBatch batch_of(const TaskBatch& batch) {
+  BenchBatch out;
+  out.src = batch.src;
+  out.src1 = batch.src1;
+  out.targets = batch.targets.clamp_min(0);
+  const int64_t* offsets = batch.src.cu_seqlens.const_data_ptr<int64_t>();
+  for (int64_t i = 0; i + 1 < batch.src.cu_seqlens.size(0); ++i) out.lengths.push_back(offsets[i + 1] - offsets[i]);
+  out.tokens = batch.tokens;
+  return out;
+}
+
 void force_decisions(const config::ModelConfig& model, uint64_t seed, double rate, BenchBatch* batch) {
   const int64_t tokens = batch->src1 ? batch->tokens / 2 : batch->tokens;
   batch->forced_active.clear();
@@ -89,8 +100,11 @@ void force_decisions(const config::ModelConfig& model, uint64_t seed, double rat
   }
 }
 
-BenchModel::BenchModel(const config::Recipe& recipe, bool train) : recipe_(recipe), train_(train) {
-  model_ = nn::make_model(recipe_.model, static_cast<uint64_t>(recipe_.train.seed));
+BenchModel::BenchModel(const config::Recipe& recipe, bool train) : BenchModel(recipe, train, nullptr) {}
+
+BenchModel::BenchModel(const config::Recipe& recipe, bool train, std::shared_ptr<nn::Model> trained)
+    : recipe_(recipe), train_(train), trained_(trained != nullptr), model_(std::move(trained)) {
+  if (!trained_) model_ = nn::make_model(recipe_.model, static_cast<uint64_t>(recipe_.train.seed));
   model_->train(train_);
   for (const NamedParameter& p : parameters_of(*model_)) parameter_count_ += p.tensor.numel();
 }
@@ -139,7 +153,7 @@ void BenchModel::train_step(const BenchBatch& batch) {
   }
   loss.backward();
   const GradientScale gradients = gradient_scale(optimizer_->parameters(), 1.0 / static_cast<double>(samples), recipe_.optim.clip_norm);
-  optimizer_->step(schedule_->value(update), gradients.factor);
+  optimizer_->step(trained_ ? 0 : schedule_->value(update), gradients.factor);
   optimizer_->zero_grad();
 }
 

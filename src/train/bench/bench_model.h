@@ -14,6 +14,7 @@
 #include "seqboat/nn/model.h"
 #include "seqboat/train/optimizer.h"
 #include "seqboat/train/schedule.h"
+#include "seqboat/train/task.h"
 #include "train/bench/cost_model.h"
 
 namespace seqboat::train {
@@ -33,6 +34,9 @@ BenchBatch synthetic_batch(const config::ModelConfig& model, const std::vector<i
 /// Labelled sequences of tokens.
 BenchBatch batch_of(const data::SequenceDataset& dataset);
 
+/// A task's batch. Tokens that are not scored (-1) get some target or other: it makes no difference to time.
+BenchBatch batch_of(const TaskBatch& batch);
+
 /// Forces the decisions of every layer at this rate (forced_decisions.h). Both documents of a pair get the same.
 void force_decisions(const config::ModelConfig& model, uint64_t seed, double rate, BenchBatch* batch);
 
@@ -42,6 +46,8 @@ class BenchModel {
  public:
   /// recipe.model is complete: its vocab_size is known.
   BenchModel(const config::Recipe& recipe, bool train);
+  /// A trained model, recipe.model its config. The learning rate of its steps is 0: it stays as it was trained, and so do its routers.
+  BenchModel(const config::Recipe& recipe, bool train, std::shared_ptr<nn::Model> trained);
 
   /// Gets the optimizer's state: apart from building the model, since memory is counted from between the two.
   void prepare();
@@ -61,6 +67,7 @@ class BenchModel {
 
   config::Recipe recipe_;
   bool train_;
+  bool trained_;
   std::shared_ptr<nn::Model> model_;
   std::unique_ptr<Optimizer> optimizer_;
   std::unique_ptr<Schedule> schedule_;

@@ -19,6 +19,10 @@ std::string batch_text(const BenchResult& r) {
                        r.batch.longest());
   }
   const std::string length = with_commas(r.batch.longest());
+  if (!r.model.empty()) {
+    return fmt::format("{} of its test sequences, {} to {} tokens", lengths.size(), *std::min_element(lengths.begin(), lengths.end()),
+                       with_commas(r.batch.longest()));
+  }
   return r.pairs ? fmt::format("{} pairs of {} tokens each", lengths.size(), length) : fmt::format("{} x {} tokens", lengths.size(), length);
 }
 
@@ -65,11 +69,15 @@ double BenchResult::ratio_to_full() const {
   return full->tokens_per_s() / batch.tokens_per_s();
 }
 
+double BenchResult::gain() const {
+  return everything->times.min() / batch.times.min();
+}
+
 ordered_json bench_json(const BenchResult& r) {
   const auto ms = [](const StepTimes& times) { return ordered_json{{"min", times.min()}, {"median", times.median()}}; };
   const double best = r.batch.times.min();
   ordered_json json = {{"mode", r.train ? "train" : "forward"},
-                       {"recipe", r.recipe},
+                       {"recipe", r.model.empty() ? ordered_json(r.recipe) : ordered_json(nullptr)},
                        {"batch", r.batch.lengths.size()},
                        {"length", r.batch.longest()},
                        {"tokens", r.batch.tokens},
@@ -101,6 +109,13 @@ ordered_json bench_json(const BenchResult& r) {
                           {"tokens_per_s", r.full->tokens_per_s()}};
     json["ratio_to_full"] = r.ratio_to_full();
   }
+  if (!r.model.empty()) json["model"] = r.model;
+  if (r.everything) {
+    json["everything_activated"] = {{"ms", ms(r.everything->times)},
+                                    {"tokens_per_s", r.everything->tokens_per_s()},
+                                    {"added_rss_bytes", number_or_null(r.everything_added_bytes)}};
+    json["gain"] = r.gain();
+  }
   if (!r.batch.times.phases.empty()) {
     json["phases"] = ordered_json::object();
     for (const auto& [name, phase_ms] : r.batch.times.median_phases()) json["phases"][name] = phase_ms;
@@ -113,7 +128,7 @@ std::string bench_text(const BenchResult& r) {
   const auto line = [&out](std::string_view name, const std::string& what) { out += fmt::format("{:<12} {}\n", name, what); };
   const auto megabytes = [](int64_t bytes) { return static_cast<double>(bytes) / 1e6; };
   const StepTimes& times = r.batch.times;
-  line("recipe", fmt::format("{}, {}", r.recipe, r.train ? "a training step" : "a forward"));
+  line(r.model.empty() ? "recipe" : "model", fmt::format("{}, {}", r.model.empty() ? r.recipe : r.model, r.train ? "a training step" : "a forward"));
   line("batch", fmt::format("{} = {}; {} parameters", batch_text(r), with_commas(r.batch.tokens), with_commas(r.parameters)));
   line("activated", fmt::format("{} by layer{}", rates_text(r.activation_rate()), r.forced_rate < 0 ? "" : ", forced"));
   line("machine", fmt::format("{} {}, {}: GEMM {:.0f}, multiply-adds {:.0f} GF/s; triad {:.0f} in L2, {:.1f} at 64 MB, {:.1f} GB/s in DRAM",
@@ -133,6 +148,12 @@ std::string bench_text(const BenchResult& r) {
   line("memory", r.added_bytes < 0
                      ? std::string("not known: this system does not begin the peak anew")
                      : fmt::format("{:>9.1f} MB over the built model, {:.1f} MB in all", megabytes(r.added_bytes), megabytes(r.peak_bytes)));
+  if (r.everything) {
+    const std::string memory =
+        r.everything_added_bytes < 0 ? std::string() : fmt::format(", {:.1f} MB over the built model", megabytes(r.everything_added_bytes));
+    line("everything",
+         fmt::format("{:>9.2f} ms where every token is activated, {:.2f} times as long{}", r.everything->times.min(), r.gain(), memory));
+  }
   if (!times.phases.empty()) {
     const auto phases = times.median_phases();
     double sum = 0;

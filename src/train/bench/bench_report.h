@@ -39,6 +39,7 @@ struct BenchTiming {
 
 struct BenchResult {
   std::string recipe;
+  std::string model;  ///< a trained model, on its own data; empty = the recipe's, on made-up data
   bool train = true;
   bool pairs = false;          ///< retrieval
   double forced_rate = -1;     ///< negative: the routers decided
@@ -46,18 +47,22 @@ struct BenchResult {
   int64_t threads = 0;
   int64_t parameters = 0;
   BenchTiming batch;
-  std::optional<BenchTiming> full;  ///< sequences of full length, as many tokens
-  std::vector<LayerWork> work;      ///< of a timed step, by layer: the mean
+  std::optional<BenchTiming> full;        ///< sequences of full length, as many tokens
+  std::optional<BenchTiming> everything;  ///< a trained model: the same batch with every token activated
+  std::vector<LayerWork> work;            ///< of a timed step, by layer: the mean
   MachineRates machine;
   double limit_ms = 0;
   double scan_ms = 0, attention_ms = 0, products_ms = 0, memory_ms = 0;  ///< what reachable is the sum of
   int64_t peak_bytes = -1;                                               ///< -1 = not known
   int64_t added_bytes = -1;
+  int64_t everything_added_bytes = -1;
 
   std::vector<double> activation_rate() const;
   double reachable_ms() const { return scan_ms + attention_ms + products_ms + memory_ms; }
   /// Time a token over that in a full batch.
   double ratio_to_full() const;
+  /// How many times as long a step takes that activates everything.
+  double gain() const;
 };
 
 nlohmann::ordered_json bench_json(const BenchResult& result);

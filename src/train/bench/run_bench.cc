@@ -5,21 +5,27 @@
 #include <vector>
 
 #include "seqboat/base/error.h"
+#include "seqboat/config/run_dir.h"
 #include "seqboat/data/bytes.h"
 #include "seqboat/data/listops.h"
 #include "seqboat/kernels/simd.h"
 #include "seqboat/train/commands.h"
+#include "seqboat/train/model_io.h"
 #include "seqboat/train/process.h"
+#include "seqboat/train/task.h"
 #include "train/bench/bench_model.h"
 #include "train/bench/bench_report.h"
 #include "train/bench/kernel_times.h"
 #include "train/bench/machine_rates.h"
 #include "train/bench/resident_memory.h"
 #include "train/memory_check.h"
+#include "train/model_source.h"
+#include "train/run_log.h"
 
 namespace seqboat::train {
 namespace {
 
+namespace fs = std::filesystem;
 using Clock = std::chrono::steady_clock;
 
 constexpr int64_t kWarmUpSteps = 2;  // the first pays for pages and caches; the second tells how many there is time for
@@ -39,13 +45,19 @@ class Bench {
 
   int run() {
     try {
-      complete_sizes();
       kernels::force_simd_target(request_.simd);
-      result_.threads = prepare_process(recipe_.train.threads);
-      make_batches();
+      if (request_.model.empty()) {
+        complete_sizes();
+        result_.threads = prepare_process(recipe_.train.threads);
+        make_batches();
+      } else {
+        load_trained();
+      }
       measure_rates();
       measure_steps();
       measure_kernels();
+    } catch (const Interrupted& interrupted) {
+      return 128 + interrupted.signal;
     } catch (const Stopped& stopped) {
       reporter_.finish_progress();
       return 128 + stopped.signal;
@@ -138,6 +150,47 @@ class Bench {
     return out;
   }
 
+  /// A trained model and the first sequences of its test data, as many as it was trained with at a time.
+  void load_trained() {
+    const fs::path dir = config::find_model_dir(request_.model);
+    recipe_ = recipe_of_model(request_.model, config::read_model_config(dir), request_.data_dir, request_.overrides);
+    result_.threads = prepare_process(recipe_.train.threads);
+    SEQBOAT_CHECK(request_.activation_rate < 0 || recipe_.model.uses_router(), ErrorKind::kUsage,
+                  "--activation-rate: model.layer = \"{}\" has no router: everything is activated", recipe_.model.layer);
+    trained_ = load_model(dir);
+    const auto task = make_task(recipe_, data_of_model(request_.data_dir, request_.overrides, recipe_));
+    config::ModelConfig completed = recipe_.model;
+    try {
+      task->complete(&completed);
+    } catch (const Error& error) {
+      throw Error(ErrorKind::kModel, dir.string() + ": " + error.what());
+    }
+    RunLog log(reporter_, request_.stop_signal);
+    task->load({data::Split::kTest}, log);
+    const TaskData& data = task->split(data::Split::kTest);
+    const config::TrainConfig& train = recipe_.train;
+    const int64_t most = request_.batch > 0 ? request_.batch : train.batch_size;
+    std::vector<int64_t> examples;
+    for (int64_t i = 0, tokens = 0; i < data.size() && (most == 0 || i < most); ++i) {
+      tokens += data.offsets()[i + 1] - data.offsets()[i];
+      if (request_.batch == 0 && train.max_tokens > 0 && i > 0 && tokens > train.max_tokens) break;
+      examples.push_back(i);
+    }
+    main_ = batch_of(data.batch(examples));
+    check_step_memory(recipe_.model, main_.tokens, request_.train);
+    result_.model = request_.model.string();
+    result_.batch.lengths = main_.lengths;
+    result_.batch.tokens = main_.tokens;
+    result_.train = request_.train;
+    result_.forced_rate = request_.activation_rate;
+    if (!recipe_.model.uses_router()) return;
+    const auto seed = static_cast<uint64_t>(train.seed);
+    if (request_.activation_rate >= 0) force_decisions(recipe_.model, seed, request_.activation_rate, &main_);
+    everything_ = main_;
+    force_decisions(recipe_.model, seed, 1, &*everything_);
+    result_.everything = BenchTiming{.lengths = everything_->lengths, .tokens = everything_->tokens, .times = {}};
+  }
+
   void measure_rates() {
     reporter_.log("measuring the machine ...");
     const MachineMeasurement machine = measure_machine();
@@ -152,7 +205,7 @@ class Bench {
   // --- the steps ---
 
   void measure_steps() {
-    model_ = std::make_unique<BenchModel>(recipe_, request_.train);
+    model_ = std::make_unique<BenchModel>(recipe_, request_.train, std::move(trained_));
     result_.parameters = model_->parameters();
     const bool peak_begins_here = reset_resident_peak();
     const int64_t before = resident_memory().now_bytes;
@@ -163,6 +216,14 @@ class Bench {
       if (full_) warm += time_step(*full_, nullptr);
       poll();
     }
+    // What is activated anyhow comes first, while the peak is its own.
+    if (everything_) {
+      note_memory(peak_begins_here, before, &result_.added_bytes);
+      for (int64_t i = 0; i < kWarmUpSteps; ++i) {
+        time_step(*everything_, nullptr);
+        poll();
+      }
+    }
     int64_t steps = request_.steps;
     if (steps == 0) steps = std::clamp(static_cast<int64_t>(std::ceil(kTimedMs / std::max(warm, 1e-3))), kLeastSteps, kMostSteps);
     result_.work.assign(static_cast<size_t>(recipe_.model.n_layers), {});
@@ -171,6 +232,7 @@ class Bench {
       count_work();
       // The two kinds in turns: a machine that slows down slows both.
       if (full_) time_step(*full_, &result_.full->times);
+      if (everything_) time_step(*everything_, &result_.everything->times);
       show_progress(i + 1, steps);
       poll();
     }
@@ -180,10 +242,14 @@ class Bench {
       layer.active /= static_cast<double>(steps);
       layer.pairs /= static_cast<double>(steps);
     }
-    // Where it did not begin here, the peak is that of measuring the machine.
+    note_memory(peak_begins_here, before, everything_ ? &result_.everything_added_bytes : &result_.added_bytes);
+  }
+
+  /// The peak up to now. Where it did not begin with the model, it is that of measuring the machine, and says nothing.
+  void note_memory(bool peak_begins_here, int64_t before, int64_t* added) {
     if (!peak_begins_here) return;
     result_.peak_bytes = resident_memory().peak_bytes;
-    result_.added_bytes = std::max<int64_t>(0, result_.peak_bytes - before);
+    *added = std::max<int64_t>(0, result_.peak_bytes - before);
   }
 
   double time_step(const BenchBatch& batch, StepTimes* times) {
@@ -241,8 +307,10 @@ class Bench {
 
   int64_t batch_ = 0;
   int64_t length_ = 0;
-  BenchBatch main_;                 ///< what is timed
-  std::optional<BenchBatch> full_;  ///< --batches: sequences of full length, as many tokens
+  BenchBatch main_;                       ///< what is timed
+  std::optional<BenchBatch> full_;        ///< --batches: sequences of full length, as many tokens
+  std::optional<BenchBatch> everything_;  ///< a trained model: `main_` with every token activated
+  std::shared_ptr<nn::Model> trained_;    ///< until it is in model_
   std::unique_ptr<BenchModel> model_;
   std::vector<torch::Tensor> last_active_;  ///< decisions of the last timed step, by layer
   BenchResult result_;

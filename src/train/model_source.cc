@@ -1,0 +1,66 @@
+#include "train/model_source.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "seqboat/base/error.h"
+#include "seqboat/config/run_dir.h"
+
+namespace seqboat::train {
+namespace {
+
+namespace fs = std::filesystem;
+
+/// The run directory that a model belongs to: itself, or the one that it lies in (RUN/model, RUN/checkpoints/step-NNNNNNNN); else empty.
+fs::path run_dir_of(const fs::path& model) {
+  std::error_code error;
+  const fs::path absolute = fs::absolute(model, error).lexically_normal();
+  const fs::path folder = absolute.has_filename() ? absolute : absolute.parent_path();
+  if (config::is_run_dir(folder)) return folder;
+  if (folder.filename() == "model" && config::is_run_dir(folder.parent_path())) return folder.parent_path();
+  if (folder.parent_path().filename() == "checkpoints" && config::is_run_dir(folder.parent_path().parent_path()))
+    return folder.parent_path().parent_path();
+  return {};
+}
+
+}  // namespace
+
+config::Recipe recipe_of_model(const fs::path& model, const config::ModelConfig& config, const fs::path& data_dir,
+                               const std::vector<std::string>& overrides) {
+  const fs::path run = run_dir_of(model);
+  for (const std::string& set : overrides) {
+    const std::string section = set.substr(0, set.find('.'));
+    const bool fixed = section == "model" || section == "router" || section == "task";
+    SEQBOAT_CHECK(!fixed, ErrorKind::kUsage, "--set {}: the weights of {} have a config of their own, which decides", set, model.string());
+    SEQBOAT_CHECK(!run.empty() || section == "data", ErrorKind::kUsage,
+                  "--set {}: {} is a bare model folder, for which only keys of [data] can be set", set, model.string());
+  }
+  if (!run.empty()) {
+    config::Recipe recipe = config::load_recipe(run / "config.toml", overrides);
+    recipe.model = config;
+    return recipe;
+  }
+  SEQBOAT_CHECK(!data_dir.empty(), ErrorKind::kUsage, "{} is a bare model folder, which names no data: give a file or a folder with --data",
+                model.string());
+  config::Recipe recipe;
+  recipe.model = config;
+  if (config.task == "language-model") {
+    // Nothing of the file was trained on, so far as is known: all of it is the test.
+    recipe.data.name = "bytes";
+    recipe.data.valid_share = 0;
+    recipe.data.test_share = 1;
+  }
+  recipe.train.steps = recipe.train.batch_size = 1;  // a whole recipe, as the reader wants it
+  recipe = config::recipe_from_toml(config::to_toml(recipe), model.string(), overrides);
+  recipe.model = config;
+  return recipe;
+}
+
+fs::path data_of_model(const fs::path& data_dir, const std::vector<std::string>& overrides, const config::Recipe& recipe) {
+  const bool other_data = std::any_of(overrides.begin(), overrides.end(), [](const auto& set) { return set.rfind("data.", 0) == 0; });
+  if (!data_dir.empty() || other_data) return data_dir;
+  return recipe.data.path;
+}
+
+}  // namespace seqboat::train
