@@ -1,7 +1,7 @@
 """Results of benchmarks/compare: a file of JSON lines, and the Markdown tables that are made of them.
 
-A line is one measurement: what was measured (KEYS), which repetition, in which sitting, and either `result`, the object that `seqboat bench --json` or benchmarks/reference/run.py
-printed, or `left_out`, the reason why there is none.
+A line is one measurement: what was measured (KEYS), which repetition, in which sitting, by which build on which host, and either `result`, the object that `seqboat bench --json` or
+benchmarks/reference/run.py printed, or `left_out`, the reason why there is none, and the `limit` that it broke. Figures of two builds or hosts are never put into one: see Chosen.
 """
 
 import collections
@@ -20,16 +20,16 @@ class BadResults(Exception):
 
 
 class Results:
-    """The lines of a file, oldest first, and a way to add to them. Half a line at the end, which a killed process may leave, is cut off."""
+    """The lines of a file, oldest first, and a way to add to them. Half a line at the end, which a killed process may leave, is passed over, and cut off when a line is added."""
 
     def __init__(self, path):
-        self.path, self.lines = pathlib.Path(path), []
+        self.path, self.lines, self.whole = pathlib.Path(path), [], None
         if not self.path.exists():
             return
         content = self.path.read_bytes()
         whole = content.rfind(b"\n") + 1
         if whole < len(content):
-            os.truncate(self.path, whole)
+            self.whole = whole
         for number, text in enumerate(content[:whole].decode("utf-8", errors="replace").splitlines(), 1):
             try:
                 line = json.loads(text)
@@ -43,6 +43,9 @@ class Results:
     def add(self, line):
         """Appends it in one write, so that whatever happens there are whole lines in the file."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
+        if self.whole is not None:
+            os.truncate(self.path, self.whole)
+            self.whole = None
         file = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
         try:
             os.write(file, (json.dumps(line) + "\n").encode())
@@ -50,9 +53,45 @@ class Results:
             os.close(file)
         self.lines.append(line)
 
-    def measured(self, spec):
-        """The lines of one specification, a dict of KEYS."""
-        return [line for line in self.lines if all(line[key] == spec[key] for key in KEYS)]
+
+UNKNOWN = (None, None)  # build and host of the lines of older files, which do not tell them
+
+
+def identity(line):
+    """What was measured where: (build, host)."""
+    return (line["build"], line["host"]) if line.get("build") and line.get("host") else UNKNOWN
+
+
+def is_of(line, spec):
+    return all(line[key] == spec[key] for key in KEYS)
+
+
+def anew(lines):
+    """Without what a run with --fresh measured again: of each specification of a build, the lines before its last one with `fresh`."""
+    at, begin = lambda line: (*(line[key] for key in KEYS), *identity(line)), {}
+    for i, line in enumerate(lines):
+        if line.get("fresh"):
+            begin[at(line)] = i
+    return [line for i, line in enumerate(lines) if i >= begin.get(at(line), 0)]
+
+
+class Chosen:
+    """The lines that tables are made of, and those of other builds and hosts that are left aside. Each contender stands by one build: that of its newest sitting, on the host of the
+    newest sitting of all; an unknown build is older than any known one. identities, {contender: (build, host)}, names instead what has just been measured."""
+
+    def __init__(self, lines, identities=None):
+        lines = anew(lines)
+        age = lambda i: (identity(lines[i]) != UNKNOWN, lines[i]["sitting"], i)
+        hosts = [host for _, host in (identities or {}).values()]
+        host = hosts[0] if hosts else identity(lines[max(range(len(lines)), key=age)])[1] if lines else None
+        self.identities = dict(identities or {})
+        here = [i for i in range(len(lines)) if identity(lines[i])[1] in (host, None)]
+        for i in sorted(here, key=age, reverse=True):
+            self.identities.setdefault(lines[i]["contender"], identity(lines[i]))
+        # A contender that this host never measured has an identity that no line has.
+        of_it = [identity(line) == self.identities.get(line["contender"]) for line in lines]
+        self.lines = [line for line, yes in zip(lines, of_it) if yes]
+        self.aside = [line for line, yes in zip(lines, of_it) if not yes]
 
 
 class Cell:
@@ -62,22 +101,34 @@ class Cell:
         done = [line["result"] for line in lines if "result" in line]
         self.left_out = None if done else lines[-1]["left_out"]
         self.repetitions = len(done)
-        self.line = lines[-1]
+        self.line, self.lines = lines[-1], lines
         if done:
             self.best = min(done, key=lambda result: result["ms"]["min"])
             self.ms = self.best["ms"]["min"]
             # Where a system does not tell a peak from the one before, there is none.
             self.added_mb = min((result["added_rss_bytes"] / 1e6 for result in done if result["added_rss_bytes"] is not None), default=None)
             self.us_per_token = 1000 * self.ms / (self.best["batch"] * self.best["length"])
-            self.limit_share, self.reachable_share = self.best.get("limit_fraction"), self.best.get("reachable_fraction")
+            # Each by the repetition that found the machine fastest, as the step is: a process in a disturbed moment measures low rates, and a limit that the step of another breaks.
+            self.limit_share, self.reachable_share = self.share(done, "limit_ms"), self.share(done, "reachable_ms")
+
+    def share(self, done, what):
+        least = min((result[what] for result in done if result.get(what) is not None), default=None)
+        return None if least is None else least / self.ms
 
 
-def cells(lines, sweep, **wanted):
+class Found(collections.OrderedDict):
+    """The cells of a table, and the lines that would have been in it but for their build or host."""
+
+    aside = ()
+
+
+def cells(chosen, sweep, **wanted):
     """{(recipe, mode, rate, threads, batch, length, simd): {contender: Cell}} of a sweep's lines, in the order of the first line of each. A Transformer, which
     knows no rate and is measured once, stands at every one."""
     grouped = collections.OrderedDict()
-    for line in lines:
-        if line["sweep"] == sweep and all(line[key] == value for key, value in wanted.items()):
+    belongs = lambda line: line["sweep"] == sweep and all(line[key] == value for key, value in wanted.items())
+    for line in chosen.lines:
+        if belongs(line):
             at = tuple(line[key] for key in KEYS[2:])
             grouped.setdefault(at, collections.OrderedDict()).setdefault(line["contender"], []).append(line)
     for at in [at for at, contenders in grouped.items() if "transformer" in contenders and at[2] is None]:
@@ -86,7 +137,9 @@ def cells(lines, sweep, **wanted):
             grouped[other].setdefault("transformer", grouped[at]["transformer"])
         if same and len(grouped[at]) == 1:
             del grouped[at]
-    return collections.OrderedDict((at, {name: Cell(found) for name, found in contenders.items()}) for at, contenders in grouped.items())
+    found = Found((at, {name: Cell(lines) for name, lines in contenders.items()}) for at, contenders in grouped.items())
+    found.aside = [line for line in chosen.aside if belongs(line)]
+    return found
 
 
 def number(value):
@@ -97,7 +150,7 @@ def number(value):
 
 
 def rate_text(rate):
-    return "learned" if rate is None else f"{rate:g}"
+    return "router" if rate is None else f"{rate:g}"
 
 
 def markdown(head, rows):
@@ -119,16 +172,37 @@ def ratio(theirs, ours, what):
     return f"{value:,.0f} ×" if value >= 9.95 else f"{value:.2g} ×"
 
 
+def builds(lines):
+    """Who was built how, in words."""
+    by_build = {}
+    for line in sorted(lines, key=lambda line: list(CONTENDERS).index(line["contender"])):
+        by_build.setdefault(identity(line)[0], {}).setdefault(CONTENDERS[line["contender"]])
+    return ", ".join(f"{build or 'unknown'} ({'; '.join(who)})" for build, who in by_build.items())
+
+
+def aside_note(aside):
+    if not aside:
+        return ""
+    count = collections.Counter((line["contender"], *identity(line)) for line in aside)
+    parts = [f"{n} of {CONTENDERS[name]} (build {build or 'unknown'}{f', {host}' if host else ''})" for (name, build, host), n in count.items()]
+    return f"\n\nLeft aside, since measured by another build or on another machine than the newest: {'; '.join(parts)}."
+
+
 def notes(found):
-    """What stands under a table: the machine, the sittings, and what was left out."""
+    """What stands under a table: the machine, the builds, the sittings, and what was left out or aside."""
     all_cells = [cell for contenders in found.values() for cell in contenders.values()]
-    lines = [cell.line for cell in all_cells]
+    lines = [line for cell in all_cells for line in cell.lines]
     stamp = sorted({line["sitting"] for line in lines})
     repetitions = sorted({cell.repetitions for cell in all_cells if cell.left_out is None})
     parts = sorted({line["machine"] for line in lines if line.get("machine")})
-    text = f"{'; '.join(parts)}. Minima of {' or '.join(map(str, repetitions)) or 'no'} repetitions, sitting{'s' if len(stamp) > 1 else ''} {', '.join(stamp)}."
+    parts = [part for part in parts if not any(other.startswith(part + ", ") for other in parts)]  # one with torch says all that the one without it does
+    built = f" Builds: {builds(lines)}." if any(identity(line) != UNKNOWN for line in lines) else ""
+    rounds = f"{' or '.join(map(str, repetitions)) or 'no'} repetition{'' if repetitions == [1] else 's'}"
+    text = f"{'; '.join(parts)}.{built} Minima of {rounds}, sitting{'s' if len(stamp) > 1 else ''} {', '.join(stamp)}."
     left = dict.fromkeys(f"{CONTENDERS[c.line['contender']]}, {c.line['recipe']} {c.line['mode']}{place(c.line)}: {c.left_out}" for c in all_cells if c.left_out is not None)
-    return text + ("\n\nLeft out: " + "; ".join(left) + "." if left else "")
+    if left:
+        text += "\n\nLeft out: " + "; ".join(left) + ". These limits are for a whole process, warm-up and all its steps, not for one step."
+    return text + aside_note(found.aside)
 
 
 def place(line):
@@ -143,12 +217,12 @@ def present(found):
     return [name for name in CONTENDERS if name in there]
 
 
-# Each takes all lines and gives a table's Markdown, or None where nothing was measured for it.
+# Each takes a Chosen and gives a table's Markdown, or None where nothing was measured for it.
 
 
-def table_machine(lines):
+def table_machine(chosen):
     rates = {}
-    for line in lines:
+    for line in chosen.lines:
         for name, value in (line.get("result", {}).get("machine") or {}).items():
             if isinstance(value, (int, float)):
                 rates.setdefault((line["threads"], name), []).append(value)
@@ -157,12 +231,13 @@ def table_machine(lines):
     threads, names = sorted({t for t, _ in rates}), list(dict.fromkeys(name for _, name in rates))
     words = {"gemm_gflops": "large GEMM, GF/s", "fma_gflops": "FMA, GF/s", "triad_l2_gbs": "triad in L2, GB/s", "triad_64mb_gbs": "triad over 64 MB, GB/s", "triad_dram_gbs": "triad in DRAM, GB/s"}
     rows = [[words.get(name, name), *(number(max(rates.get((t, name), [None]))) for t in threads)] for name in names]
-    return markdown(["best of all sittings", *(f"{t} thread{'s' if t > 1 else ''}" for t in threads)], rows)
+    table = markdown(["best of all sittings", *(f"{t} thread{'s' if t > 1 else ''}" for t in threads)], rows)
+    return table + aside_note([line for line in chosen.aside if line.get("result", {}).get("machine")])
 
 
 def table_speed(mode):
-    def render(lines):
-        found = cells(lines, "activation", mode=mode)
+    def render(chosen):
+        found = cells(chosen, "activation", mode=mode)
         if not found:
             return None
         others = [name for name in present(found) if name != "seqboat"]
@@ -184,10 +259,10 @@ def table_speed(mode):
 
 
 def table_activation(what, unit):
-    def render(lines):
+    def render(chosen):
         texts = []
-        for mode in dict.fromkeys(line["mode"] for line in lines if line["sweep"] == "activation"):
-            found = cells(lines, "activation", mode=mode)
+        for mode in dict.fromkeys(line["mode"] for line in chosen.lines if line["sweep"] == "activation"):
+            found = cells(chosen, "activation", mode=mode)
             rates = sorted({at[2] for at in found if at[2] is not None})
             if not rates:
                 continue
@@ -206,8 +281,8 @@ def table_activation(what, unit):
     return render
 
 
-def table_threads(lines):
-    found = cells(lines, "threads")
+def table_threads(chosen):
+    found = cells(chosen, "threads")
     if not found:
         return None
     counts = sorted({at[3] for at in found})
@@ -220,8 +295,8 @@ def table_threads(lines):
     return markdown(["recipe", "mode", "activation", "", *(f"{n} thread{'s' if n > 1 else ''}, ms" for n in counts), "gain"], rows) + "\n\n" + notes(found)
 
 
-def table_simd(lines):
-    found = cells(lines, "simd")
+def table_simd(chosen):
+    found = cells(chosen, "simd")
     if not found:
         return None
     targets = list(dict.fromkeys(at[6] for at in found))
@@ -238,8 +313,8 @@ def table_simd(lines):
     return markdown(head, rows) + "\n\n" + notes(found)
 
 
-def table_length(lines):
-    found = cells(lines, "length")
+def table_length(chosen):
+    found = cells(chosen, "length")
     if not found:
         return None
     lengths, rows = sorted({at[5] for at in found}), []
@@ -249,7 +324,7 @@ def table_length(lines):
             by_length = {key[5]: contenders.get(name) for key, contenders in found.items() if key[:3] == at}
             if any(by_length.values()):
                 last = [n for n in lengths if by_length.get(n) is not None and by_length[n].left_out is None]
-                growth = ratio(by_length[last[-1]], by_length.get(base), "us_per_token") if last else "–"
+                growth = ratio(by_length[last[-1]], by_length.get(base), "us_per_token") if last and last[-1] != base else "–"
                 rows.append([at[0], at[1], CONTENDERS[name], *(of_cell(by_length.get(n), "us_per_token") for n in lengths), growth])
     head = ["recipe", "mode", "µs a token", *(f"{n // 1024}k" if n % 1024 == 0 else f"{n:,}" for n in lengths), f"longest measured / {base:,}"]
     return markdown(head, rows) + "\n\n" + notes(found)
