@@ -38,7 +38,8 @@ CLI::Validator not_yet() {
 int bench(BenchOptions* options, const Invocation& invocation, Reporter& reporter) {
   train::BenchRequest& request = options->request;
   std::vector<std::string> overrides = options->overrides;
-  if (invocation.common.threads > 0) overrides.push_back(fmt::format("train.threads={}", invocation.common.threads));
+  request.threads = invocation.common.threads;
+  if (invocation.common.threads > 0 && request.model.empty()) overrides.push_back(fmt::format("train.threads={}", invocation.common.threads));
   if (request.model.empty()) {
     const fs::path what = options->recipe;
     std::error_code error;
@@ -94,6 +95,7 @@ void add_bench(CLI::App* app, Invocation* invocation) {
       ->check(whole_number(1, kMost))
       ->type_name("N");
   command->add_option("--simd", options->request.simd, "kernels run on this target (avx3, avx2, sse4, ...); default: the best of this machine")
+      ->check(CLI::Validator([](std::string& name) { return name.empty() ? std::string("expected a name, found nothing") : std::string(); }, ""))
       ->type_name("TARGET");
   command->add_option("--set", options->overrides, "sets a key of the recipe; repeatable")->type_name("section.key=value")->allow_extra_args(false);
   add_common_options(command, invocation);

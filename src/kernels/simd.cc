@@ -58,7 +58,7 @@ void force_simd_target(const std::string& name) {
       if (target_name(best(rest)) == name) wanted = best(rest);
       known += (known.empty() ? "" : ", ") + target_name(best(rest));
     }
-    SEQBOAT_CHECK(wanted != 0, ErrorKind::kUsage, "force_simd_target: expected one of {}, found \"{}\"", known, name);
+    SEQBOAT_CHECK(wanted != 0, ErrorKind::kUsage, "SIMD target: expected one of {}, found \"{}\"", known, name);
   }
   forced_target() = wanted;
   // The dispatch table reads a cached choice: it must be renewed here, or the first kernel call of the process would pin it for good.

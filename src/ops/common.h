@@ -60,6 +60,7 @@ T* thread_workspace(size_t count) {
   thread_local size_t capacity = 0;
   const size_t bytes = (count * sizeof(T) + 63) / 64 * 64 + 64;
   if (bytes > capacity) {
+    capacity = 0;  // of nothing, should there be no room
     buffer.reset(std::aligned_alloc(64, bytes));
     if (!buffer) throw std::bad_alloc();
     capacity = bytes;
@@ -105,6 +106,22 @@ inline void check_offsets(const char* op, const at::Tensor& cu_seqlens, int64_t 
   for (int64_t b = 0; b < batch; ++b)
     TORCH_CHECK(offsets[b] <= offsets[b + 1], "seqboat::", op, ": cu_seqlens must not decrease, got ", offsets[b], " then ", offsets[b + 1], " at ",
                 b);
+}
+
+/// Times within the sequences, (tokens) int64, contiguous. increasing: each sequence's must increase, for what looks distances up in a table.
+inline void check_positions(const char* op, const at::Tensor& positions, const at::Tensor& cu_seqlens, bool increasing) {
+  const int64_t batch = cu_seqlens.size(0) - 1;
+  const int64_t* offsets = cu_seqlens.const_data_ptr<int64_t>();
+  TORCH_CHECK(positions.dim() == 1 && positions.size(0) == offsets[batch] && positions.scalar_type() == at::kLong && positions.is_contiguous(),
+              "seqboat::", op, ": positions must be a contiguous (", offsets[batch], ") int64 tensor, got ", positions.scalar_type(), " ",
+              positions.sizes());
+  if (!increasing) return;
+  const int64_t* time = positions.const_data_ptr<int64_t>();
+  for (int64_t b = 0; b < batch; ++b) {
+    for (int64_t i = offsets[b] + 1; i < offsets[b + 1]; ++i)
+      TORCH_CHECK(time[i - 1] < time[i], "seqboat::", op, ": positions must increase within a sequence, got ", time[i - 1], " then ", time[i],
+                  " in sequence ", b, " at row ", i);
+  }
 }
 
 }  // namespace seqboat::ops

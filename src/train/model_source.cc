@@ -43,6 +43,9 @@ config::Recipe recipe_of_model(const fs::path& model, const config::ModelConfig&
   }
   SEQBOAT_CHECK(!data_dir.empty(), ErrorKind::kUsage, "{} is a bare model folder, which names no data: give a file or a folder with --data",
                 model.string());
+  // Nothing tells what such a model was trained on, so that nothing can be made in place of what is missing.
+  std::error_code error;
+  SEQBOAT_CHECK(fs::exists(data_dir, error), ErrorKind::kData, "{}: no such file or folder", data_dir.string());
   config::Recipe recipe;
   recipe.model = config;
   if (config.task == "language-model") {

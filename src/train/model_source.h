@@ -12,7 +12,7 @@ namespace seqboat::train {
 
 /// The recipe of the run that `model` (a run directory, or a model folder within one) belongs to, --set applied, with the config of the weights: keys
 /// of [model], [router] and [task] cannot be set, Error (kUsage). A bare model folder has no run: its data are in `data_dir` (else Error, kUsage) and
-/// only keys of [data] can be set; for a language model all of the file is the test.
+/// only keys of [data] can be set, and those data must be there (Error, kData); for a language model all of the file is the test.
 config::Recipe recipe_of_model(const std::filesystem::path& model, const config::ModelConfig& config, const std::filesystem::path& data_dir,
                                const std::vector<std::string>& overrides);
 

@@ -60,6 +60,7 @@ struct BenchRequest {
   std::filesystem::path model = {};     ///< --model: a trained model, timed on its own data beside itself with everything activated; empty = recipe
   std::filesystem::path data_dir = {};  ///< --data, with `model`: as EvalRequest has it
   std::vector<std::string> overrides = {};  ///< --set on the recipe of the model's run, with `model`
+  int64_t threads = 0;                      ///< --threads, with `model`; 0 = the run's
   bool train = true;                        ///< --mode: train, else forward
   int64_t batch = 0;                        ///< --batch, sequences; 0 = the recipe's
   int64_t length = 0;                       ///< --length, tokens of each; 0 = the recipe's

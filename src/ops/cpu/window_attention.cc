@@ -43,8 +43,8 @@ WindowAttentionShape check_and_shape(const Tensor& q, const Tensor& k, const Ten
   }
   TORCH_CHECK(q.size(1) == k.size(1), "seqboat::window_attention: q and k must be equally wide, got ", q.size(1), " and ", k.size(1));
   check_offsets("window_attention", active_cu_seqlens, q.size(0));
-  TORCH_CHECK(positions.dim() == 1 && positions.size(0) == q.size(0) && positions.scalar_type() == at::kLong && positions.is_contiguous(),
-              "seqboat::window_attention: positions must be (", q.size(0), ") int64, got ", positions.scalar_type(), " ", positions.sizes());
+  TORCH_CHECK(q.size(1) > 0 && v.size(1) > 0, "seqboat::window_attention: q and v must be at least one wide, got ", q.size(1), " and ", v.size(1));
+  check_positions("window_attention", positions, active_cu_seqlens, bias == "simple");
   WindowAttentionShape shape{};
   shape.batch = active_cu_seqlens.size(0) - 1;
   shape.active_cu_seqlens = active_cu_seqlens.const_data_ptr<int64_t>();

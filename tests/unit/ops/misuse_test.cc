@@ -38,6 +38,16 @@ TEST(OpMisuse, NamesTheOperatorAndWhatWasFound) {
   EXPECT_MESSAGE(ops::window_attention(x, x, x, torch::arange(6), offsets({6}), torch::randn({8}), "simple", 2, false, "softmax"),
                  "bias_table must be (2M-1)");
   EXPECT_MESSAGE(ops::window_attention(x, x, x, torch::arange(6), offsets({6}), std::nullopt, "none", 2, false, "tanh"), "got 'tanh'");
+  const Tensor table = torch::randn({11});
+  EXPECT_MESSAGE(ops::window_attention(x, x, x, torch::arange(6).flip(0).contiguous(), offsets({6}), table, "simple", 2, false, "softmax"),
+                 "positions must increase within a sequence, got 5 then 4 in sequence 0 at row 1");
+  EXPECT_MESSAGE(ops::window_attention(x, x, x, torch::tensor({0, 1, 2, 0, 1, 2}), offsets({6}), table, "simple", 2, false, "softmax"),
+                 "got 2 then 0 in sequence 0 at row 3");
+  EXPECT_NO_THROW(ops::window_attention(x, x, x, torch::tensor({0, 1, 2, 0, 1, 2}), offsets({3, 3}), table, "simple", 2, false, "softmax"));
+  EXPECT_MESSAGE(ops::window_attention(x.narrow(1, 0, 0), x.narrow(1, 0, 0), x, torch::arange(6), offsets({6}), table, "simple", 2, false, "softmax"),
+                 "at least one wide, got 0 and 4");
+  EXPECT_MESSAGE(ops::window_attention(x, x, x.narrow(1, 0, 0), torch::arange(6), offsets({6}), table, "simple", 2, false, "softmax"),
+                 "at least one wide, got 4 and 0");
   EXPECT_MESSAGE(ops::rotary(torch::randn({2, 3}), torch::arange(2)), "must be even, got 3");
   EXPECT_MESSAGE(ops::row_norm(x, torch::ones({3}), std::nullopt, "layernorm", 1e-5), "weight must be (4)");
   EXPECT_MESSAGE(ops::embedding(x, torch::tensor({0, 6}, torch::kInt64)), "must lie in [0, 6), got 6 at 1");
