@@ -92,7 +92,7 @@ std::string position_word(const json& object, int64_t window) {
   return position == "simple" && window > 0 && flag(object, "local_pos") ? "local" : position;
 }
 
-void refuse_unsupported(const json& config) {
+void refuse_unsupported(const json& config, const char* layer_type) {
   const auto expect = [&](const char* key, const char* only) {
     const std::string found = word(config, key, only);
     if (found != only) seqboat::fail(seqboat::ErrorKind::kData, "{} is '{}': only {} is supported", key, found, only);
@@ -100,7 +100,7 @@ void refuse_unsupported(const json& config) {
   expect("activation_fn", "silu");
   expect("activation", "silu");
   expect("classifier_activation_fn", "gelu");
-  expect("layer_type", "slag");
+  expect("layer_type", layer_type);
   if (flag(config, "feature_dropout")) seqboat::fail(seqboat::ErrorKind::kData, "feature_dropout is on: it is not supported");
   for (const char* key : {"dropout", "attention_dropout", "hidden_dropout", "act_dropout", "activation_dropout"}) {
     if (number(config, key, 0) != 0)

@@ -41,7 +41,7 @@ std::string norm_word(const json& object, const char* key);
 std::string position_word(const json& object, int64_t window);
 
 /// Refuses, by name, options that this library does not have: another activation, feature dropout, another layer type, a nonzero dropout.
-void refuse_unsupported(const json& config);
+void refuse_unsupported(const json& config, const char* layer_type = "slag");
 
 GoldenCase load_case(const std::filesystem::path& folder, const std::string& name, const std::string& kind);
 
@@ -96,6 +96,8 @@ class Comparison {
 void check_ema(const GoldenCase& golden, Comparison& comparison);
 void check_ema_incremental(const GoldenCase& golden, Comparison& comparison);
 void check_layer(const GoldenCase& golden, Comparison& comparison);
+void check_mega_layer(const GoldenCase& golden, Comparison& comparison);
+void check_mega_ffn(const GoldenCase& golden, Comparison& comparison);
 void check_model(const GoldenCase& golden, Comparison& comparison);
 void check_model_incremental(const GoldenCase& golden, Comparison& comparison);
 void check_op(const GoldenCase& golden, Comparison& comparison);

@@ -124,7 +124,8 @@ void check_layer(const GoldenCase& golden, Comparison& comparison) {
   PhiloxStream random(0, 0);
   nn::SeqBoatLayer layer(options, random);
   layer->to(comparison.dtype());
-  const auto parts_of = [&](const std::string& name) { return nn::official_layer_parts(name, !always); };
+  const auto official = always ? nn::OfficialLayer::kSeqBoatWithoutRouter : nn::OfficialLayer::kSeqBoat;
+  const auto parts_of = [&](const std::string& name) { return nn::official_layer_parts(name, official); };
   nn::load_official(*layer, official_tensors(golden), parts_of);
   layer->train(flag(golden.meta, "train", true));
 

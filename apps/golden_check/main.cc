@@ -39,8 +39,10 @@ void run(const GoldenCase& golden, Comparison& comparison) {
   if (golden.kind == "ema") return check_ema(golden, comparison);
   if (golden.kind == "ema_incremental") return check_ema_incremental(golden, comparison);
   if (golden.kind == "layer") return check_layer(golden, comparison);
-  if (golden.kind == "model") return check_model(golden, comparison);
-  if (golden.kind == "model_incremental") return check_model_incremental(golden, comparison);
+  if (golden.kind == "model" || golden.kind == "mega_model") return check_model(golden, comparison);
+  if (golden.kind == "mega_layer") return check_mega_layer(golden, comparison);
+  if (golden.kind == "mega_ffn") return check_mega_ffn(golden, comparison);
+  if (golden.kind == "model_incremental" || golden.kind == "mega_model_incremental") return check_model_incremental(golden, comparison);
   if (golden.kind == "op") return check_op(golden, comparison);
   if (golden.kind == "optim") return check_optimizer(golden, comparison);
   if (golden.kind == "schedule") return check_schedule(golden, comparison);

@@ -30,13 +30,23 @@ bool is_language_model(const json& config) {
 
 namespace {
 
+/// Mega's models are configured like SeqBoat's: the case's kind tells them apart.
+bool is_mega_case(const GoldenCase& golden) {
+  return golden.kind.rfind("mega_", 0) == 0;
+}
+
 /// What LRA, speech and language-model configs have in common.
-void common_keys(const json& config, const char* norm_key, ModelConfig& model) {
-  refuse_unsupported(config);
-  model.layer = flag(config, "always_act") ? "seqboat-full" : "seqboat";
+void common_keys(const json& config, const char* norm_key, bool is_mega, ModelConfig& model) {
+  refuse_unsupported(config, is_mega ? "mega" : "slag");
+  if (is_mega) {
+    model.layer = model.window_size > 0 ? "mega-chunk" : "mega";
+    if (model.ffn_dim == 0) model.ffn_dim = -1;
+  } else {
+    model.layer = flag(config, "always_act") ? "seqboat-full" : "seqboat";
+  }
   model.truncation = integer(config, "truncation_length");
   model.attention = word(config, "attention_activation_fn", "relu2");
-  model.position = position_word(config, model.window_size);
+  model.position = is_mega ? word(config, "rel_pos_bias", "simple") : position_word(config, model.window_size);
   model.norm = norm_word(config, norm_key);
   model.temperature_init = number(config, "init_temp_scale", 0.3);
   model.router_bias = number(config, "act_bias", 0.0);
@@ -53,12 +63,13 @@ ModelConfig classifier_config(const GoldenCase& golden, const json& config) {
   model.d_attn = integer(config, "z_dim");
   model.d_state = integer(config, "n_dim");
   model.window_size = std::max<int64_t>(0, integer(config, "chunk_size"));
-  common_keys(config, "norm_type", model);
+  model.ffn_dim = std::max<int64_t>(0, integer(config, "encoder_ffn_embed_dim"));
+  const bool is_mega = is_mega_case(golden);
+  common_keys(config, "norm_type", is_mega, model);
   model.max_positions = integer(config, "max_positions");
   model.prenorm = flag(config, "encoder_normalize_before");
   model.embedding_norm = flag(config, "normalize_embedding") && !model.prenorm;
-  model.ffn_dim = std::max<int64_t>(0, integer(config, "encoder_ffn_embed_dim"));
-  model.sinusoidal = speech || flag(config, "add_apos");
+  model.sinusoidal = (speech && !is_mega) || flag(config, "add_apos");
   model.input = speech || word(config, "input_type", "text") != "text" ? "real" : "tokens";
   model.vocab_size = integer(golden.meta, "vocab");
   model.task = golden.has("input.tokens1") ? "retrieval" : "classification";
@@ -81,14 +92,14 @@ ModelConfig language_model_config(const GoldenCase& golden, const json& config) 
   model.d_attn = integer(config, "decoder_z_dim");
   model.d_state = integer(config, "decoder_n_dim");
   model.window_size = std::max<int64_t>(0, integer(config, "decoder_chunk_size"));
-  common_keys(config, "normalization_type", model);
+  model.ffn_dim = std::max<int64_t>(0, integer(config, "decoder_ffn_embed_dim"));
+  common_keys(config, "normalization_type", is_mega_case(golden), model);
   model.max_positions = integer(config, "max_target_positions");
   model.prenorm = flag(config, "normalize_before");
   model.embedding_norm = flag(config, "normalize_embedding");
   model.final_norm_affine = !flag(config, "no_affine_final_norm");
   model.scale_embedding = !flag(config, "no_scale_embedding");
   model.tie_embedding = flag(config, "share_decoder_input_output_embed");
-  model.ffn_dim = std::max<int64_t>(0, integer(config, "decoder_ffn_embed_dim"));
   model.vocab_size = integer(golden.meta, "vocab");
   return model;
 }
@@ -155,7 +166,7 @@ void check_classifier(const GoldenCase& golden, Comparison& comparison) {
   const ModelConfig config = classifier_config(golden, golden.meta.at("config"));
   auto model = nn::make_model(config, 0);
   model->to(comparison.dtype());
-  const auto parts_of = [&](const std::string& name) { return nn::official_model_parts(name, config.uses_router(), true); };
+  const auto parts_of = [&](const std::string& name) { return nn::official_model_parts(name, nn::official_layer(config), true); };
   nn::load_official(*model, official_tensors(golden), parts_of);
   model->train(flag(golden.meta, "train", true));
 
@@ -191,7 +202,7 @@ void check_language_model(const GoldenCase& golden, Comparison& comparison) {
   const ModelConfig config = language_model_config(golden, golden.meta.at("config"));
   auto model = nn::make_model(config, 0);
   model->to(comparison.dtype());
-  const auto parts_of = [&](const std::string& name) { return nn::official_model_parts(name, config.uses_router(), config.tie_embedding); };
+  const auto parts_of = [&](const std::string& name) { return nn::official_model_parts(name, nn::official_layer(config), config.tie_embedding); };
   nn::load_official(*model, official_tensors(golden), parts_of);
   model->train(flag(golden.meta, "train", true));
 
@@ -333,7 +344,7 @@ static void check_adaptive_language_model(const GoldenCase& golden, Comparison& 
   model.to(comparison.dtype());
   const auto parts_of = [&](const std::string& name) {
     auto parts = adaptive_parts(name, "decoder.", tied, tied_proj);
-    return parts.empty() ? nn::official_model_parts(name, model_config.uses_router(), adaptive_softmax) : parts;
+    return parts.empty() ? nn::official_model_parts(name, nn::official_layer(model_config), adaptive_softmax) : parts;
   };
   load_adaptive(model, golden, parts_of);
   model.train(flag(golden.meta, "train", true));
@@ -397,7 +408,7 @@ static void check_standalone_model(const GoldenCase& golden, Comparison& compari
   const auto parts_of = [&](const std::string& name) -> std::vector<nn::OfficialPart> {
     if (name == "encoder.weight" || name == "encoder.bias") return {{"input." + name.substr(8)}};
     if (name == "decoder.weight" || name == "decoder.bias") return {{"output." + name.substr(8)}};
-    return nn::official_model_parts(name, config.uses_router(), true);
+    return nn::official_model_parts(name, nn::official_layer(config), true);
   };
   nn::load_official(model, official_tensors(golden), parts_of);
   model.train(flag(golden.meta, "train", true));
@@ -435,7 +446,7 @@ void check_model_incremental(const GoldenCase& golden, Comparison& comparison) {
   auto model = nn::make_model(config, 0);
   model->to(comparison.dtype());
   nn::load_official(*model, official_tensors(golden),
-                    [&](const std::string& name) { return nn::official_model_parts(name, config.uses_router(), config.tie_embedding); });
+                    [&](const std::string& name) { return nn::official_model_parts(name, nn::official_layer(config), config.tie_embedding); });
   model->eval();
   const Tensor tokens = golden.at("input.tokens");
   const int64_t batch = tokens.size(0), length = tokens.size(1);
@@ -448,38 +459,51 @@ void check_model_incremental(const GoldenCase& golden, Comparison& comparison) {
   const Tensor whole = run(length);
   // Chunk after chunk through the model's state. A model that cannot carry one (attention without an end) is run over growing prefixes instead.
   const bool carries = config.causal && config.window_size > 0 && config.position != "t5";
-  nn::ModelState state;
-  nn::ForwardOptions options;
-  options.state = &state;
-  std::vector<Tensor> steps;
-  int64_t seen = 0;
-  for (const int64_t chunk : golden.meta.at("chunks").get<std::vector<int64_t>>()) {
-    if (carries) {
-      nn::PackedSequences input;
-      input.tokens = tokens.narrow(1, seen, chunk).reshape({-1}).to(torch::kInt64).contiguous();
-      input.cu_seqlens = torch::arange(batch + 1, torch::kInt64) * chunk;
-      steps.push_back(model->forward(input, nullptr, options).reshape({batch, chunk, -1}));
-    } else {
-      steps.push_back(run(seen + chunk).narrow(1, seen, chunk));
+  const auto run_in_chunks = [&](const std::vector<int64_t>& chunks) {
+    nn::ModelState state;
+    nn::ForwardOptions options;
+    options.state = &state;
+    std::vector<Tensor> steps;
+    int64_t seen = 0;
+    for (const int64_t chunk : chunks) {
+      if (carries) {
+        nn::PackedSequences input;
+        input.tokens = tokens.narrow(1, seen, chunk).reshape({-1}).to(torch::kInt64).contiguous();
+        input.cu_seqlens = torch::arange(batch + 1, torch::kInt64) * chunk;
+        steps.push_back(model->forward(input, nullptr, options).reshape({batch, chunk, -1}));
+      } else {
+        steps.push_back(run(seen + chunk).narrow(1, seen, chunk));
+      }
+      seen += chunk;
     }
-    seen += chunk;
-  }
-  const Tensor stepwise = torch::cat(steps, 1);
-  bool any = false;
-  for (const char* parallel : {"out_parallel.f64", "out.f64"}) {
-    if (!golden.has(parallel)) continue;
-    any = true;
-    comparison.output(parallel, whole);
-    comparison.output(parallel, stepwise);
-  }
-  if (!any) comparison.fail("neither out_parallel.f64 nor out.f64 is there");
+    return torch::cat(steps, 1);
+  };
+  // The official steps of some cases differ from the official parallel form, which ours agree with.
   const auto flags = flags_of(golden.meta);
   const bool differs = std::any_of(flags.begin(), flags.end(), [](const std::string& f) { return f.rfind("incremental_", 0) == 0; });
-  if (differs) {
-    comparison.seen("out_incremental.f64");
-  } else if (golden.has("out_incremental.f64")) {
-    comparison.output("out_incremental.f64", stepwise);
+  std::vector<std::pair<std::string, std::vector<int64_t>>> runs;
+  if (golden.meta.contains("splits")) {
+    for (const json& split : golden.meta["splits"])
+      runs.emplace_back("out_incremental_" + std::to_string(runs.size()) + ".f64", split.get<std::vector<int64_t>>());
+  } else {
+    runs.emplace_back("out_incremental.f64", golden.meta.at("chunks").get<std::vector<int64_t>>());
   }
+  bool any = false;
+  for (const auto& [stored, chunks] : runs) {
+    const Tensor stepwise = run_in_chunks(chunks);
+    for (const char* parallel : {"out_parallel.f64", "out.f64"}) {
+      if (!golden.has(parallel)) continue;
+      any = true;
+      comparison.output(parallel, whole);
+      comparison.output(parallel, stepwise, golden.at(parallel).narrow(1, 0, stepwise.size(1)));
+    }
+    if (differs) {
+      comparison.seen(stored);
+    } else if (golden.has(stored)) {
+      comparison.output(stored, stepwise);
+    }
+  }
+  if (!any) comparison.fail("neither out_parallel.f64 nor out.f64 is there");
 }
 
 }  // namespace golden

@@ -51,7 +51,7 @@ void check_norm(const GoldenCase& golden, Comparison& comparison) {
   nn::Norm norm(norm_word(golden.meta, "norm_type"), x.size(2), flag(golden.meta, "affine", true));
   // The case's names are those of the official wrapper: norm.weight, norm.scalar, ...
   const auto parts_of = [](const std::string& name) {
-    auto parts = nn::official_layer_parts("norm." + name, false);
+    auto parts = nn::official_layer_parts("norm." + name, nn::OfficialLayer::kSeqBoat);
     for (auto& part : parts) part.ours = part.ours.substr(std::string("norm.").size());
     return parts;
   };
@@ -66,7 +66,7 @@ void check_feed_forward(const GoldenCase& golden, Comparison& comparison) {
   nn::FeedForward ffn(x.size(2), golden.meta.at("ffn_hidden").get<int64_t>(), kind, flag(golden.meta, "prenorm", true),
                       flag(golden.meta, "affine", flag(golden.meta, "norm_affine", true)), 0.0, false, random);
   const auto parts_of = [](const std::string& name) {
-    if (name.rfind("norm.", 0) == 0) return nn::official_layer_parts(name, false);
+    if (name.rfind("norm.", 0) == 0) return nn::official_layer_parts(name, nn::OfficialLayer::kSeqBoat);
     return std::vector<nn::OfficialPart>{{name}};
   };
   check_module(

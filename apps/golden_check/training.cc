@@ -176,7 +176,7 @@ void check_trajectory(const GoldenCase& golden, Comparison& comparison) {
   auto model = nn::make_model(model_config, 0);
   model->to(comparison.dtype());
   const auto parts_of = [&](const std::string& name) {
-    return nn::official_model_parts(name, model_config.uses_router(), !language_model || model_config.tie_embedding);
+    return nn::official_model_parts(name, nn::official_layer(model_config), !language_model || model_config.tie_embedding);
   };
   nn::load_official(*model, official_tensors(golden), parts_of);
   model->train();

@@ -22,6 +22,8 @@ void check_key(const Key& key, const Recipe& recipe, const CheckContext& context
     good = in_range(key, **number);
   } else if (const auto* pair = std::get_if<const std::array<double, 2>*>(&ref)) {
     good = in_range(key, (**pair)[0]) && in_range(key, (**pair)[1]);
+  } else if (const auto* list = std::get_if<const std::vector<double>*>(&ref)) {
+    for (const double entry : **list) good = good && in_range(key, entry);
   } else if (const auto* text = std::get_if<const std::string*>(&ref); text != nullptr && !key.limits.words.empty()) {
     good = false;
     std::vector<std::string> words;
@@ -91,6 +93,20 @@ void check_model_keys_together(const Recipe& recipe, const CheckContext& context
           name("model.position"));
   require(m.position != "local" || m.window_size > 0, context, "model.window_size", recipe, "must be at least 1 where {} is \"local\"",
           name("model.position"));
+  require(!m.is_mega() || m.position == "simple" || m.position == "rotary", context, "model.position", recipe,
+          "must be \"simple\" or \"rotary\" for {}", m.layer);
+  require(m.layer != "mega-chunk" || m.chunk() > 0, context, "model.chunk_size", recipe, "or {} must be at least 1 for mega-chunk",
+          name("model.window_size"));
+  require(m.layer == "mega-chunk" || m.chunk_size == 0, context, "model.chunk_size", recipe, "must be 0 unless {} is \"mega-chunk\"",
+          name("model.layer"));
+  require(m.layer == "attention" || m.n_heads == 0, context, "model.n_heads", recipe, "must be 0 unless {} is \"attention\"", name("model.layer"));
+  require(m.layer != "attention" || m.d_model % (2 * m.heads()) == 0, context, m.n_heads > 0 ? "model.n_heads" : "model.d_model", recipe,
+          "must make heads of an even width for attention");
+  const bool every_layer = m.rates.size() == 1 || static_cast<int64_t>(m.rates.size()) == m.n_layers;
+  require(every_layer, context, "model.rates", recipe, "must have one number, or one for each of the {} layers", m.n_layers);
+  const bool usual_rates = m.rates == ModelConfig().rates;
+  require(!m.fixed_choice().empty() || usual_rates, context, "model.rates", recipe,
+          "must keep its default unless {} is \"seqboat-random\" or \"seqboat-stride\"", name("model.layer"));
   require(!m.sinusoidal || m.d_model % 2 == 0, context, "model.d_model", recipe, "must be even where {} is true", name("model.sinusoidal"));
   require(!m.embedding_norm || !m.prenorm, context, "model.embedding_norm", recipe, "must be false where {} is true", name("model.prenorm"));
   require(m.input != "real" || m.vocab_size == 0, context, "model.vocab_size", recipe, "must be 0 where {} is \"real\"", name("model.input"));

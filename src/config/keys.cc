@@ -53,8 +53,10 @@ std::vector<Key> make_keys() {
   // clang-format off
   return {
       // [model]
-      model_key("model", "layer", SEQBOAT_FIELD(model.layer), words({"seqboat", "seqboat-full"}),
-          "layer", "always_act", "encoder.layers.i.layer.router.*", "kind of layer; `seqboat-full` has no router and activates every token"),
+      model_key("model", "layer", SEQBOAT_FIELD(model.layer), words({"seqboat", "seqboat-full", "seqboat-random", "seqboat-stride", "ema", "mega", "mega-chunk", "attention"}),
+          "layer", "always_act", "encoder.layers.i.layer.*",
+          "kind of layer; `seqboat-full` activates every token, `seqboat-random` and `seqboat-stride` a share of them by `router.rates`, `ema` none; "
+          "`attention` is a pre-norm Transformer with rotary positions"),
       model_key("model", "encoder", SEQBOAT_FIELD(model.encoder), words({"ema"}),
           "encoder", "", "encoder.layers.i.layer.ema.*", "what carries the state of a layer"),
       model_key("model", "input", SEQBOAT_FIELD(model.input), words({"tokens", "real"}),
@@ -75,6 +77,10 @@ std::vector<Key> make_keys() {
           "n_layers", "encoder_layers", "encoder.layers.i", "layers"),
       model_key("model", "window_size", SEQBOAT_FIELD(model.window_size), range(0, kCount),
           "window_size", "chunk_size", "", "W, activated tokens to attend to on a side; 0 = all"),
+      model_key("model", "chunk_size", SEQBOAT_FIELD(model.chunk_size), range(0, kCount),
+          "chunk_size", "chunk_size", "encoder.layers.i.layer.position.table", "mega-chunk: tokens of a chunk, within which it attends; 0 = `window_size`"),
+      model_key("model", "n_heads", SEQBOAT_FIELD(model.n_heads), range(0, kWidth),
+          "n_heads", "", "", "attention: heads; 0 = as many as make their width the divisor of D next to 64"),
       model_key("model", "truncation", SEQBOAT_FIELD(model.truncation), range(0, kCount),
           "truncation", "truncation_length", "", "steps the EMA looks back; 0 = all"),
       model_key("model", "causal", SEQBOAT_FIELD(model.causal), any(),
@@ -106,8 +112,8 @@ std::vector<Key> make_keys() {
           "tie_embedding", "share_decoder_input_output_embed", "output.weight", "a language model's output matrix is its embedding"),
       model_key("model", "dropout", SEQBOAT_FIELD(model.dropout), below(0, 1),
           "dropout", "dropout", "", "share of the numbers that training drops"),
-      model_key("model", "ffn_dim", SEQBOAT_FIELD(model.ffn_dim), range(0, 4 * kWidth),
-          "ffn_dim", "encoder_ffn_embed_dim", "encoder.layers.i.ffn.*", "width of a feed-forward block after each layer; 0 = none"),
+      model_key("model", "ffn_dim", SEQBOAT_FIELD(model.ffn_dim), range(-1, 4 * kWidth),
+          "ffn_dim", "encoder_ffn_embed_dim", "encoder.layers.i.ffn.*", "width of a feed-forward block after each layer; 0 = the layer's own: for mega H, for attention 4 D, else none; -1 = none"),
       // [router]
       model_key("router", "kind", SEQBOAT_FIELD(model.router), words({"tempered-softmax"}),
           "router", "", "encoder.layers.i.layer.router.*", "how a token is activated"),
@@ -115,6 +121,8 @@ std::vector<Key> make_keys() {
           "temperature_init", "init_temp_scale", "encoder.layers.i.layer.router.log_temperature", "initial temperature over the root of D"),
       model_key("router", "bias", SEQBOAT_FIELD(model.router_bias), range(-1e6, 1e6),
           "router_bias", "act_bias", "", "constant added to the logit of *inactive*"),
+      model_key("router", "rates", SEQBOAT_FIELD(model.rates), range(0, 1),
+          "rates", "", "", "`seqboat-random` and `seqboat-stride`: share of tokens that they activate, one number for all layers or one each"),
       key("router", "target_rate", SEQBOAT_FIELD(router.target_rate), range(0, 1),
           "", "share of its tokens that each layer is drawn to activate, where `target_weight` is above 0"),
       key("router", "target_weight", SEQBOAT_FIELD(router.target_weight), range(0, 1e6),
@@ -214,7 +222,7 @@ std::vector<Key> make_keys() {
       key("train", "log_every", SEQBOAT_FIELD(train.log_every), range(1, kUpdates),
           "log_interval", "updates between lines of metrics.jsonl"),
       key("train", "recompute", SEQBOAT_FIELD(train.recompute), any(),
-          "", "the backward computes layers again from their inputs: less memory, more time, the same bits"),
+          "", "the backward computes layers again from their inputs: less memory, more time, the same bits; no effect with t5 positions, a last batch norm, or carried state"),
       key("train", "eval_examples", SEQBOAT_FIELD(train.eval_examples), range(0, kCount),
           "", "validation looks at the first so many examples; 0 = all"),
       // [expect]

@@ -1,6 +1,7 @@
 #include "seqboat/config/model_config.h"
 
 #include <algorithm>
+#include <cstdlib>
 #include <nlohmann/json.hpp>
 
 #include "config/check.h"
@@ -28,6 +29,15 @@ bool assign(const Json& json, FieldRef field) {
     bool operator()(double* field) const { return json.is_number() && ((*field = json.get<double>()), true); }
     bool operator()(std::string* field) const { return json.is_string() && ((*field = json.get<std::string>()), true); }
     bool operator()(std::array<double, 2>*) const { return false; }
+    bool operator()(std::vector<double>* field) const {
+      if (!json.is_array()) return false;
+      field->clear();
+      for (const Json& number : json) {
+        if (!number.is_number()) return false;
+        field->push_back(number.get<double>());
+      }
+      return true;
+    }
   };
   return std::visit(Assign{json}, field);
 }
@@ -38,6 +48,21 @@ std::string shown(const Json& json) {
 }
 
 }  // namespace
+
+int64_t ModelConfig::feed_forward() const {
+  if (ffn_dim != 0) return std::max<int64_t>(0, ffn_dim);
+  return is_mega() ? hidden() : layer == "attention" ? 4 * d_model : 0;
+}
+
+int64_t ModelConfig::heads() const {
+  if (n_heads > 0) return n_heads;
+  constexpr int64_t kUsualWidth = 64;
+  int64_t best = d_model;
+  for (int64_t width = 2; width <= d_model; width += 2) {
+    if (d_model % width == 0 && std::abs(width - kUsualWidth) < std::abs(best - kUsualWidth)) best = width;
+  }
+  return d_model / best;
+}
 
 Json to_json(const ModelConfig& config) {
   Recipe recipe;
@@ -63,6 +88,9 @@ ModelConfig model_config_from_json(const Json& json, const std::string& where) {
   for (const Key& key : keys()) {
     if (!is_model_key(key)) continue;
     const auto value = json.find(key.json_name);
+    // Models that were written before a key was there go on as they were: with its default.
+    static constexpr std::string_view kCameLater[] = {"chunk_size", "n_heads", "rates"};
+    if (value == json.end() && std::find(std::begin(kCameLater), std::end(kCameLater), key.json_name) != std::end(kCameLater)) continue;
     SEQBOAT_CHECK(value != json.end(), ErrorKind::kModel, "{}: key {} is missing", where, key.json_name);
     SEQBOAT_CHECK(assign(*value, key.ref(recipe)), ErrorKind::kModel, "{}: {} must be {}, found {}", where, key.json_name, type_text(key),
                   shown(*value));

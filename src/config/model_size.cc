@@ -19,15 +19,22 @@ int64_t layer_parameters(const ModelConfig& m) {
   const int64_t d = m.d_model;
   const int64_t h = m.hidden();
   const int64_t z = m.d_attn;
+  const int64_t norm = norm_parameters(m, m.norm_affine), f = m.feed_forward();
+  const int64_t ffn = f > 0 ? norm + linear(d, f) + linear(f, d) : 0;
+  if (m.layer == "attention") return norm + linear(d, 3 * d) + linear(d, d) + ffn;
   const int64_t ema = 4 * (m.causal ? d : 2 * d) * m.d_state + d;  // delta, alpha, beta, gamma of each direction; omega
-  const int64_t router = m.uses_router() ? linear(d, 2) + 1 : 0;   // two logits, one temperature
+  if (m.is_mega()) {
+    const int64_t reach = m.chunk() > 0 ? m.chunk() : m.max_positions, position = m.position == "rotary" ? 2 * z : 2 * reach - 1;
+    return norm + ema + linear(d, h) + linear(d, z + h + 2 * d) + linear(h, d) + 4 * z + position + ffn;
+  }
+  if (!m.has_unit()) return norm + ema + linear(d, d) + ffn;
+  const int64_t router = m.uses_router() ? linear(d, 2) + 1 : 0;  // two logits, one temperature
   const int64_t attention = linear(d, d) + linear(d, z + 2 * h) + linear(h, d) + 4 * z;
   int64_t position = 0;
   if (m.position == "simple") position = 2 * m.max_positions - 1;
   if (m.position == "local") position = 6 * m.window_size - 1;
   if (m.position == "t5") position = 32;
-  const int64_t ffn = m.ffn_dim > 0 ? norm_parameters(m, m.norm_affine) + linear(d, m.ffn_dim) + linear(m.ffn_dim, d) : 0;
-  return norm_parameters(m, m.norm_affine) + ema + router + attention + position + ffn;
+  return norm + ema + router + attention + position + ffn;
 }
 
 }  // namespace
@@ -40,7 +47,7 @@ int64_t parameter_count(const ModelConfig& m) {
   if (m.sinusoidal) count += 1;
   if (m.embedding_norm) count += norm_parameters(m, m.norm_affine);
   count += m.n_layers * layer_parameters(m);
-  if (m.prenorm) count += norm_parameters(m, m.final_norm_affine);
+  if (m.norm_first()) count += norm_parameters(m, m.final_norm_affine);
   if (m.task == "language-model") return count + (m.tie_embedding ? 0 : m.vocab_size * d);
 
   int64_t features = d;
@@ -56,19 +63,33 @@ Flops flops_per_token(const ModelConfig& m, double activation_rate, int64_t leng
   const auto d = static_cast<double>(m.d_model);
   const auto h = static_cast<double>(m.hidden());
   const auto z = static_cast<double>(m.d_attn);
-  const double rate = m.uses_router() ? activation_rate : 1.0;
+  // What attends: the share that is activated, or everything.
+  const double rate = m.chooses() ? activation_rate : m.has_unit() || m.is_mega() || m.layer == "attention" ? 1.0 : 0.0;
   const double active = rate * static_cast<double>(length);
   double keys_seen = m.causal ? (active + 1) / 2 : active;
   if (m.window_size > 0) keys_seen = std::min(active, static_cast<double>((m.causal ? 1 : 2) * m.window_size + 1));
+  if (m.chunk() > 0) {
+    const double block = std::min(static_cast<double>(m.chunk()), static_cast<double>(length));
+    keys_seen = m.causal ? (block + 1) / 2 : block;
+  }
   const double directions = m.causal ? 1 : 2;
   const bool truncated = m.truncation > 0 && m.truncation < length;
 
   const auto layers = static_cast<double>(m.n_layers);
   Flops flops;
-  flops.products = 2 * d * (d + (m.uses_router() ? 2 : 0)) + 2 * rate * (d * (z + 2 * h) + h * d) + 4 * d * static_cast<double>(m.ffn_dim);
-  flops.products *= layers;
-  flops.attention = layers * rate * keys_seen * (2 * (z + h) + 24);
-  flops.scan = layers * directions * (truncated ? 6 : 4) * static_cast<double>(m.d_state) * d;
+  double heads = 1, per_pair = 2 * (z + h) + 24;
+  if (m.layer == "attention") {
+    heads = static_cast<double>(m.heads());
+    per_pair = 4 * d / heads + 24;
+    flops.products = 2 * d * 4 * d;
+  } else if (m.is_mega()) {
+    flops.products = 2 * d * (z + 2 * h + 2 * d) + 2 * h * d;
+  } else {
+    flops.products = 2 * d * (d + (m.uses_router() ? 2 : 0)) + 2 * rate * (d * (z + 2 * h) + h * d);
+  }
+  flops.products = layers * (flops.products + 4 * d * static_cast<double>(m.feed_forward()));
+  flops.attention = layers * rate * keys_seen * heads * per_pair;
+  if (m.layer != "attention") flops.scan = layers * directions * (truncated ? 6 : 4) * static_cast<double>(m.d_state) * d;
   if (m.input == "real") flops.products += 2 * static_cast<double>(m.channels) * d;
   if (m.d_embedding > 0 && m.d_embedding != m.d_model) flops.products += 2 * static_cast<double>(m.d_embedding) * d;
   if (m.task == "language-model") flops.products += 2 * d * static_cast<double>(m.vocab_size);
@@ -76,11 +97,13 @@ Flops flops_per_token(const ModelConfig& m, double activation_rate, int64_t leng
 }
 
 int64_t state_bytes(const ModelConfig& m) {
-  if (!m.causal || m.window_size == 0) return 0;
-  const int64_t ema = 4 * m.d_model * m.d_state;
-  const int64_t ring = (m.window_size + 1) * (4 * (m.d_attn + m.hidden()) + 8);
-  const int64_t tail = 4 * m.d_model * m.truncation;
-  return m.n_layers * (ema + ring + tail);
+  const bool attends = m.layer != "ema", transformer = m.layer == "attention";
+  const int64_t kept = !attends ? 0 : m.chunk() > 0 ? m.chunk() : m.window_size + 1;
+  const bool unbounded = attends && m.chunk() == 0 && (m.window_size == 0 || m.is_mega());
+  if (!m.causal || unbounded) return 0;
+  const int64_t ema = transformer ? 0 : 4 * m.d_model * (m.d_state + m.truncation);
+  const int64_t row = transformer ? 8 * m.d_model : 4 * (m.d_attn + m.hidden());
+  return m.n_layers * (ema + kept * (row + 8));
 }
 
 }  // namespace seqboat::config

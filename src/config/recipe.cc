@@ -83,6 +83,15 @@ void assign(const Key& key, const toml::node& node, const std::string& where, Re
     bool operator()(int64_t* field) const { return node.is_integer() && ((*field = node.as_integer()->get()), true); }
     bool operator()(double* field) const { return as_double(node, field); }
     bool operator()(std::string* field) const { return node.is_string() && ((*field = node.as_string()->get()), true); }
+    bool operator()(std::vector<double>* field) const {
+      const auto* array = node.as_array();
+      if (array == nullptr) return false;
+      field->assign(array->size(), 0.0);
+      for (size_t i = 0; i < array->size(); ++i) {
+        if (!as_double((*array)[i], &(*field)[i])) return false;
+      }
+      return true;
+    }
     bool operator()(std::array<double, 2>* field) const {
       const auto* array = node.as_array();
       return array != nullptr && array->size() == 2 && as_double((*array)[0], &(*field)[0]) && as_double((*array)[1], &(*field)[1]);

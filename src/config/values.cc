@@ -38,13 +38,18 @@ std::string value_text(ConstFieldRef value) {
     std::string operator()(const double* v) const { return double_text(*v); }
     std::string operator()(const std::string* v) const { return toml_string(*v); }
     std::string operator()(const std::array<double, 2>* v) const { return fmt::format("[{}, {}]", double_text((*v)[0]), double_text((*v)[1])); }
+    std::string operator()(const std::vector<double>* v) const {
+      std::string out;
+      for (const double number : *v) out += (out.empty() ? "" : ", ") + double_text(number);
+      return "[" + out + "]";
+    }
   };
   return std::visit(Print{}, value);
 }
 
 std::string type_text(const Key& key) {
   static const Recipe recipe;
-  static const char* const kNames[] = {"true or false", "an integer", "a number", "a string", "a pair of numbers"};
+  static const char* const kNames[] = {"true or false", "an integer", "a number", "a string", "a pair of numbers", "a list of numbers"};
   return kNames[field(key, recipe).index()];
 }
 

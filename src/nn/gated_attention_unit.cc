@@ -2,7 +2,7 @@
 
 #include <cmath>
 
-#include "seqboat/kernels/window_attention.h"
+#include "seqboat/nn/carry.h"
 #include "seqboat/nn/initialization.h"
 #include "seqboat/ops/ops.h"
 
@@ -108,53 +108,13 @@ Tensor GatedAttentionUnitImpl::attend(const Tensor& q, const Tensor& k, const Te
                                            has_table ? options_.position : "none", options_.window, options_.causal, options_.function));
 }
 
-// Kept and new tokens of each sequence stand in one packed tensor, in order. The kept ones ask nothing, but stand among the queries all the same
-// (with zeros), since a sequence has as many queries as keys; what comes out there is dropped. That costs W queries a chunk and keeps one kernel.
 Tensor GatedAttentionUnitImpl::attend_with_state(const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& positions, const Tensor& cu_seqlens,
                                                  AttentionState* state) const {
   TORCH_CHECK(options_.causal && options_.window >= 0, "seqboat::nn::GatedAttentionUnit: only causal attention with a window can carry a state");
-  const int64_t batch = cu_seqlens.size(0) - 1, added = q.size(0);
-  if (!state->offsets.defined()) {
-    *state = {.k = k.new_empty({0, k.size(1)}),
-              .v = v.new_empty({0, v.size(1)}),
-              .positions = torch::empty({0}, torch::kInt64),
-              .offsets = torch::zeros({batch + 1}, torch::kInt64),
-              .first = torch::zeros({batch}, torch::kInt64)};
-  }
-  TORCH_CHECK(state->offsets.size(0) == batch + 1, "seqboat: the state is one of ", state->offsets.size(0) - 1, " sequences, the batch has ", batch);
-  const int64_t* kept = state->offsets.const_data_ptr<int64_t>();
-  const int64_t* fresh = cu_seqlens.const_data_ptr<int64_t>();
-  const int64_t kept_rows = kept[batch];
-  std::vector<int64_t> order, new_rows, keep, offsets{0}, keep_offsets{0}, keep_first;
-  order.reserve(static_cast<size_t>(kept_rows + added));
-  for (int64_t b = 0; b < batch; ++b) {
-    const int64_t begin = static_cast<int64_t>(order.size());
-    for (int64_t row = kept[b]; row < kept[b + 1]; ++row) order.push_back(row);
-    for (int64_t row = fresh[b]; row < fresh[b + 1]; ++row) {
-      new_rows.push_back(static_cast<int64_t>(order.size()));
-      order.push_back(kept_rows + row);
-    }
-    const int64_t end = static_cast<int64_t>(order.size()), first = state->first.const_data_ptr<int64_t>()[b];
-    offsets.push_back(end);
-    // What the next chunk may see, on the grid of blocks.
-    const int64_t next = first + end - begin;
-    const int64_t keep_from = std::max(first, std::max<int64_t>(0, next - options_.window) / kernels::kAttentionBlock * kernels::kAttentionBlock);
-    for (int64_t row = begin + keep_from - first; row < end; ++row) keep.push_back(row);
-    keep_offsets.push_back(static_cast<int64_t>(keep.size()));
-    keep_first.push_back(keep_from);
-  }
-  const auto index = [](const std::vector<int64_t>& rows) { return torch::tensor(rows, torch::kInt64); };
-  const Tensor to_order = index(order), to_keep = index(keep);
-  const Tensor all_k = torch::cat({state->k, k}).index_select(0, to_order), all_v = torch::cat({state->v, v}).index_select(0, to_order);
-  const Tensor all_positions = torch::cat({state->positions, positions}).index_select(0, to_order);
-  const Tensor all_q = torch::cat({q.new_zeros({kept_rows, q.size(1)}), q}).index_select(0, to_order);
-  const Tensor h = attend(all_q, all_k, all_v, all_positions, index(offsets)).index_select(0, index(new_rows));
-  *state = {.k = all_k.index_select(0, to_keep),
-            .v = all_v.index_select(0, to_keep),
-            .positions = all_positions.index_select(0, to_keep),
-            .offsets = index(keep_offsets),
-            .first = index(keep_first)};
-  return h;
+  const auto within = [this](const Tensor& all_q, const Tensor& all_k, const Tensor& all_v, const Tensor& all_positions, const Tensor& offsets) {
+    return attend(all_q, all_k, all_v, all_positions, offsets);
+  };
+  return attend_on({within, keep_window(options_.window)}, q, k, v, positions, cu_seqlens, state);
 }
 
 Tensor GatedAttentionUnitImpl::forward(const Tensor& m, const Tensor& positions, const Tensor& cu_seqlens, LayerTrace* trace, AttentionState* state) {

@@ -60,14 +60,19 @@ ModelState ModelState::from_named(const std::vector<std::pair<std::string, torch
   for (int64_t i = 0; i < config.n_layers; ++i) {
     const std::string prefix = "layers." + std::to_string(i) + ".";
     LayerState layer;
-    layer.ema = take(prefix + "ema", torch::kFloat32, {batch, config.d_model, config.d_state});
-    if (config.truncation > 0) layer.history = take(prefix + "history", torch::kFloat32, {batch, config.truncation, config.d_model});
+    const bool transformer = config.layer == "attention";
+    if (!transformer) layer.ema = take(prefix + "ema", torch::kFloat32, {batch, config.d_model, config.d_state});
+    if (!transformer && config.truncation > 0) layer.history = take(prefix + "history", torch::kFloat32, {batch, config.truncation, config.d_model});
+    if (config.layer == "ema") {
+      state.layers.push_back(std::move(layer));
+      continue;
+    }
     AttentionState& attention = layer.attention;
     attention.offsets = take(prefix + "attention.offsets", torch::kInt64, {batch + 1});
     attention.first = take(prefix + "attention.first", torch::kInt64, {batch});
     const int64_t rows = attention.offsets[-1].item<int64_t>();
-    attention.k = take(prefix + "attention.k", torch::kFloat32, {rows, config.d_attn});
-    attention.v = take(prefix + "attention.v", torch::kFloat32, {rows, config.hidden()});
+    attention.k = take(prefix + "attention.k", torch::kFloat32, {rows, transformer ? config.d_model : config.d_attn});
+    attention.v = take(prefix + "attention.v", torch::kFloat32, {rows, transformer ? config.d_model : config.hidden()});
     attention.positions = take(prefix + "attention.positions", torch::kInt64, {rows});
     state.layers.push_back(std::move(layer));
   }
@@ -77,7 +82,9 @@ ModelState ModelState::from_named(const std::vector<std::pair<std::string, torch
 
 void ModelState::check_can_carry(const config::ModelConfig& config) {
   SEQBOAT_CHECK(config.causal, ErrorKind::kConfig, "model.causal must be true to carry a state, found false: a bidirectional model needs the future");
-  SEQBOAT_CHECK(config.window_size > 0, ErrorKind::kConfig,
+  SEQBOAT_CHECK(config.layer != "mega", ErrorKind::kConfig,
+                "model.layer must not be \"mega\" to carry a state: its attention without an end needs every token there was; mega-chunk can");
+  SEQBOAT_CHECK(config.window_size > 0 || config.layer == "mega-chunk" || config.layer == "ema", ErrorKind::kConfig,
                 "model.window_size must be at least 1 to carry a state, found 0: attention without an end needs every token there was");
   SEQBOAT_CHECK(config.position != "t5", ErrorKind::kConfig,
                 "model.position must not be \"t5\" to carry a state: its path has no fixed blocks, and bits would depend on the chunks");

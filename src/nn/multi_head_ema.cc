@@ -7,7 +7,7 @@
 
 namespace seqboat::nn {
 
-MultiHeadEmaImpl::MultiHeadEmaImpl(int64_t dim, int64_t n_state, bool bidirectional, int64_t truncation, PhiloxStream& random)
+MultiHeadEmaImpl::MultiHeadEmaImpl(int64_t dim, int64_t n_state, bool bidirectional, int64_t truncation, PhiloxStream& random, bool truncated_init)
     : truncation_(truncation), bidirectional_(bidirectional) {
   const int64_t rows = bidirectional ? 2 * dim : dim;
   delta = register_parameter("delta", torch::empty({rows, n_state}));
@@ -15,11 +15,12 @@ MultiHeadEmaImpl::MultiHeadEmaImpl(int64_t dim, int64_t n_state, bool bidirectio
   beta = register_parameter("beta", torch::empty({rows, n_state}));
   gamma = register_parameter("gamma", torch::empty({rows, n_state}));
   omega = register_parameter("omega", torch::empty({dim}));
-  fill_truncated_normal(delta, 0.2, random);
-  fill_truncated_normal(alpha, 0.2, random);
-  fill_truncated_normal(beta, 0.02, random);
-  fill_truncated_normal(gamma, 1.0, random);
-  fill_truncated_normal(omega, 1.0, random);
+  const auto fill = truncated_init ? fill_truncated_normal : fill_normal;
+  fill(delta, 0.2, random);
+  fill(alpha, 0.2, random);
+  fill(beta, 0.02, random);
+  fill(gamma, 1.0, random);
+  fill(omega, 1.0, random);
   torch::NoGradGuard no_grad;
   for (int64_t n = 0; n < n_state; ++n) beta.select(1, n).add_(n % 2 == 0 ? 1.0 : -1.0);
 }

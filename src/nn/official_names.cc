@@ -27,9 +27,36 @@ std::vector<OfficialPart> prefixed(std::vector<OfficialPart> parts, const std::s
   return parts;
 }
 
+std::vector<OfficialPart> mega_layer_parts(const std::string& name) {
+  static const std::map<std::string, std::string> simple{
+      {"gamma", "qk_gamma"},
+      {"beta", "qk_beta"},
+      {"rel_pos_bias.rel_pos_bias", "position.table"},
+      {"rel_pos_bias.alpha", "position.alpha"},
+      {"rel_pos_bias.beta", "position.beta"},
+      {"rel_pos_bias._float_tensor", ""},  // one number that nobody has set
+      {"v_proj.weight", "v_proj.weight"},
+      {"v_proj.bias", "v_proj.bias"},
+      {"mx_proj.weight", "in_proj.weight"},
+      {"mx_proj.bias", "in_proj.bias"},
+      {"h_proj.weight", "out_proj.weight"},
+      {"h_proj.bias", "out_proj.bias"},
+  };
+  if (const auto found = simple.find(name); found != simple.end()) return {{found->second}};
+  if (starts_with(name, "norm.")) return norm_parts(name.substr(5), "norm");
+  if (starts_with(name, "move.")) return {{"ema." + name.substr(5)}};
+  return {};
+}
+
 }  // namespace
 
-std::vector<OfficialPart> official_layer_parts(const std::string& name, bool has_router) {
+OfficialLayer official_layer(const config::ModelConfig& config) {
+  if (config.is_mega()) return OfficialLayer::kMega;
+  return config.uses_router() ? OfficialLayer::kSeqBoat : OfficialLayer::kSeqBoatWithoutRouter;
+}
+
+std::vector<OfficialPart> official_layer_parts(const std::string& name, OfficialLayer layer) {
+  if (layer == OfficialLayer::kMega) return mega_layer_parts(name);
   static const std::map<std::string, std::string> simple{
       {"gamma", "attention.qk_gamma"},
       {"beta", "attention.qk_beta"},
@@ -45,7 +72,7 @@ std::vector<OfficialPart> official_layer_parts(const std::string& name, bool has
   if (starts_with(name, "norm.")) return norm_parts(name.substr(5), "norm");
   for (const char* leaf : {"weight", "bias"}) {
     if (name != std::string("hx_proj.") + leaf) continue;
-    if (!has_router) return {{std::string("skip_proj.") + leaf}};
+    if (layer == OfficialLayer::kSeqBoatWithoutRouter) return {{std::string("skip_proj.") + leaf}};
     return {{std::string("router.proj.") + leaf, 0, 2}, {std::string("skip_proj.") + leaf, 2, -1}};
   }
   for (const char* encoder : {"move.", "ssm."})
@@ -60,9 +87,9 @@ std::optional<OfficialLayerName> official_layer_name(const std::string& name) {
   return OfficialLayerName{std::stoll(match[1].matched ? match[1].str() : match[2].str()), match[3].str()};
 }
 
-std::vector<OfficialPart> official_model_parts(const std::string& name, bool has_router, bool tied_output) {
+std::vector<OfficialPart> official_model_parts(const std::string& name, OfficialLayer layer, bool tied_output) {
   if (const auto in_layer = official_layer_name(name))
-    return prefixed(official_layer_parts(in_layer->rest, has_router), "encoder.layers." + std::to_string(in_layer->layer) + ".layer.");
+    return prefixed(official_layer_parts(in_layer->rest, layer), "encoder.layers." + std::to_string(in_layer->layer) + ".layer.");
   std::smatch match;
   static const std::regex feed_forward(R"(.*layers\.(\d+)\.nffn\.(.*)$)");
   if (std::regex_match(name, match, feed_forward)) {

@@ -1,6 +1,8 @@
 #include "seqboat/nn/seqboat_layer.h"
 
+#include "seqboat/nn/carry.h"
 #include "seqboat/nn/dropout_sites.h"
+#include "seqboat/nn/fixed_choice.h"
 #include "seqboat/nn/initialization.h"
 #include "seqboat/ops/ops.h"
 #include "seqboat/ops/seqboat_layer.h"
@@ -28,29 +30,22 @@ SeqBoatLayerImpl::SeqBoatLayerImpl(const SeqBoatLayerOptions& options, PhiloxStr
   if (options.use_router) router = register_module("router", SmaRouter(options.d_model, options.temperature_init, options.act_bias, random));
   skip_proj = register_module("skip_proj", Linear(options.d_model, options.d_model));
   fill_truncated_normal(skip_proj->weight, 0.02, random);
+  TORCH_CHECK(options.fixed_choice.empty() || !options.use_router, "seqboat::nn::SeqBoatLayer: a fixed choice stands in the router's place");
+  TORCH_CHECK(options.use_attention || !options.use_router, "seqboat::nn::SeqBoatLayer: without attention there is nothing for a router to activate");
+  if (!options.use_attention) return;
   attention = register_module("attention", GatedAttentionUnit(options.d_model, options.d_attn, options.d_hidden, options_.attention, random));
 }
 
-Tensor SeqBoatLayerImpl::encode_on(const Tensor& x, const PackedLayout& layout, LayerState* state) {
-  const auto [y, ema_state] = ema->forward_with_state(x, layout.cu_seqlens, state->ema, state->history);
-  state->ema = ema_state;
-  if (options_.truncation > 0) {
-    const int64_t batch = layout.cu_seqlens.size(0) - 1;
-    const int64_t* offsets = layout.cu_seqlens.const_data_ptr<int64_t>();
-    const Tensor past = state->history.defined() ? state->history : x.new_zeros({batch, options_.truncation, x.size(1)});
-    std::vector<Tensor> last;
-    for (int64_t b = 0; b < batch; ++b) {
-      const Tensor seen = torch::cat({past[b], x.narrow(0, offsets[b], offsets[b + 1] - offsets[b])});
-      last.push_back(seen.narrow(0, seen.size(0) - options_.truncation, options_.truncation));
-    }
-    state->history = torch::stack(last);
-  }
-  return y;
+Tensor SeqBoatLayerImpl::decisions(const PackedLayout& layout, const ForwardOptions& options, int64_t layer) const {
+  if (!router && options_.fixed_choice.empty()) return {};
+  const Tensor forced = forced_decisions(options, layer);
+  if (router || forced.defined()) return forced;
+  return fixed_choice(options_.fixed_choice, options_.rate, layout, options.random, layer);
 }
 
 Tensor SeqBoatLayerImpl::forward(const Tensor& x, const PackedLayout& layout, const ForwardOptions& options, int64_t layer) {
-  const bool can_fuse = fused_ && options.state == nullptr && !attention->uses_composite() && options_.attention.position != "t5" &&
-                        (options_.prenorm || options_.norm != "batchnorm");
+  const bool attention_fuses = !attention || (!attention->uses_composite() && options_.attention.position != "t5");
+  const bool can_fuse = fused_ && options.state == nullptr && attention_fuses && (options_.prenorm || options_.norm != "batchnorm");
   const NormImpl::Statistics first_norm = options_.prenorm ? norm->statistics(x) : NormImpl::Statistics{};
   if (!can_fuse) return forward_composite(x, layout, options, layer, first_norm);
   const Tensor y = forward_fused(x, layout, options, layer, first_norm);
@@ -80,8 +75,8 @@ Tensor SeqBoatLayerImpl::forward_fused(const Tensor& x, const PackedLayout& layo
   a.batch_stats = first_norm.of_batch;
   std::tie(a.ema_q, a.ema_c) = ema->coefficients();
   a.ema_omega = ema->omega;
+  a.forced = decisions(layout, options, layer);
   if (router) {
-    a.forced = forced_decisions(options, layer);
     a.router_weight = router->proj->weight;
     a.router_bias = router->proj->bias;
     a.log_temperature = router->log_temperature;
@@ -89,13 +84,15 @@ Tensor SeqBoatLayerImpl::forward_fused(const Tensor& x, const PackedLayout& layo
   }
   a.skip_weight = skip_proj->weight;
   a.skip_bias = skip_proj->bias;
-  a.in_weight = attention->in_proj->weight;
-  a.in_bias = attention->in_proj->bias;
-  a.qk_gamma = attention->qk_gamma;
-  a.qk_beta = attention->qk_beta;
-  a.bias_table = attention->position->table;
-  a.out_weight = attention->out_proj->weight;
-  a.out_bias = attention->out_proj->bias;
+  if (attention) {
+    a.in_weight = attention->in_proj->weight;
+    a.in_bias = attention->in_proj->bias;
+    a.qk_gamma = attention->qk_gamma;
+    a.qk_beta = attention->qk_beta;
+    a.bias_table = attention->position->table;
+    a.out_weight = attention->out_proj->weight;
+    a.out_bias = attention->out_proj->bias;
+  }
   a.norm = options_.norm;
   a.prenorm = options_.prenorm;
   a.eps = NormImpl::kEps;
@@ -110,10 +107,9 @@ Tensor SeqBoatLayerImpl::forward_fused(const Tensor& x, const PackedLayout& layo
   const ops::SeqBoatLayerResult out = ops::seqboat_layer(a);
   if (options.trace != nullptr) {
     LayerTrace record;
-    if (router) {
-      record.active = out.active;
-      record.probability = options.router_gradients ? out.probability : out.probability.detach();
-    }
+    if (router || !options_.fixed_choice.empty()) record.active = out.active;
+    if (!attention) record.active = torch::zeros({x.size(0)}, torch::kUInt8);
+    if (router) record.probability = options.router_gradients ? out.probability : out.probability.detach();
     options.trace->push_back(std::move(record));
   }
   return out.y;
@@ -130,29 +126,37 @@ Tensor SeqBoatLayerImpl::forward_composite(const Tensor& x, const PackedLayout& 
   LayerState* state = options.state != nullptr ? &options.state->layers.at(static_cast<size_t>(layer)) : nullptr;
   AttentionState* attended = state != nullptr ? &state->attention : nullptr;
   const Tensor input = options_.prenorm ? norm->apply_with(x, first_norm) : x;
-  const Tensor ema_out = state != nullptr ? encode_on(input, layout, state) : ema(input, layout.cu_seqlens);
+  const Tensor ema_out = state != nullptr ? encode_on(ema, options_.truncation, input, layout, state) : ema(input, layout.cu_seqlens);
   const Tensor m = drop(ops::activation(ema_out, "silu"), layout, kDropoutState);
   const Tensor skip = skip_proj(m);
 
-  Tensor h;
-  if (options_.use_router) {
-    const auto decision = router(m, forced_decisions(options, layer));
-    auto [index, positions, active_cu_seqlens] = ops::active_index(decision.active, layout.cu_seqlens);
+  Tensor branches = skip;
+  if (router || !options_.fixed_choice.empty()) {
+    Tensor active = decisions(layout, options, layer), confidence;
+    if (router) {
+      const auto decision = router(m, active);
+      active = decision.active;
+      confidence = decision.p;
+      record.probability = options.router_gradients ? decision.probability : decision.probability.detach();
+      if (details != nullptr) record.logits = decision.logits.detach();
+    }
+    auto [index, positions, active_cu_seqlens] = ops::active_index(active, layout.cu_seqlens);
     // Time within the sequence, which began before this chunk.
     if (state != nullptr) positions = layout.positions.index_select(0, index);
-    h = attention(ops::compress(m, decision.active, index), positions, active_cu_seqlens, details, attended);
+    Tensor h = attention(ops::compress(m, active, index), positions, active_cu_seqlens, details, attended);
     if (!options_.causal && is_training() && options_.dropout > 0)
       h = drop(h, PackedLayout{active_cu_seqlens, positions, layout.sequence_ids.index_select(0, index), layout.pass}, kDropoutAttention);
-    h = ops::extract(h * ops::compress(decision.p.unsqueeze(1), decision.active, index), decision.active, index);
-    record.active = decision.active;
-    record.probability = options.router_gradients ? decision.probability : decision.probability.detach();
-    if (details != nullptr) record.logits = decision.logits.detach();
+    if (confidence.defined()) h = h * ops::compress(confidence.unsqueeze(1), active, index);
+    branches = skip + ops::extract(h, active, index);
+    record.active = active;
+  } else if (!attention) {
+    record.active = torch::zeros({x.size(0)}, torch::kUInt8);
   } else {
-    h = attention(m, layout.positions, layout.cu_seqlens, details, attended);
+    Tensor h = attention(m, layout.positions, layout.cu_seqlens, details, attended);
     if (!options_.causal) h = drop(h, layout, kDropoutAttention);
+    branches = skip + h;
   }
 
-  Tensor branches = skip + h;
   if (options_.causal) branches = drop(branches, layout, kDropoutOutput);
   Tensor y = ops::activation(branches + x, "silu");
   if (!options_.prenorm) y = norm(y);

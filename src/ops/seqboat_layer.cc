@@ -11,8 +11,9 @@ using torch::jit::Stack;
 
 /// y, active, probability: what every backend gives for these arguments.
 void push_result_shapes(Stack* stack, const SeqBoatLayerArguments& a) {
-  const auto routed = a.router_weight.defined() ? a.x.sym_size(0) : c10::SymInt(0);
-  torch::jit::push(*stack, at::empty_like(a.x), at::empty_symint({routed}, a.x.options().dtype(at::kByte)),
+  const auto tokens_if = [&](bool condition) { return condition ? a.x.sym_size(0) : c10::SymInt(0); };
+  const auto decided = tokens_if(a.router_weight.defined() || a.forced.defined()), routed = tokens_if(a.router_weight.defined());
+  torch::jit::push(*stack, at::empty_like(a.x), at::empty_symint({decided}, a.x.options().dtype(at::kByte)),
                    at::empty_symint({routed}, a.x.options()));
 }
 

@@ -1,6 +1,7 @@
 """seqboat bench"""
 
 import math
+import shutil
 import signal
 import subprocess
 import unittest
@@ -122,8 +123,13 @@ class Bench(CliTest):
             self.assertAlmostEqual(got["gain"], everything["ms"]["min"] / got["ms"]["min"])
         self.assertEqual((run / "model" / "model.safetensors").read_bytes(), weights)
         # A bare folder and a batch of one's own; a rate in place of the routers'.
-        forced = self.json_of("bench", "--model", run / "model", "--data", self.dir / "data", "--batch", 3, "--activation-rate", 0, "--steps", 3, "--quiet")
-        self.assertEqual((forced["batch"], forced["forced_rate"], set(forced["activation_rate"])), (3, 0, {0}))
+        bare = self.dir / "bare"
+        shutil.copytree(run / "model", bare)
+        forced = self.json_of("bench", "--model", bare, "--data", self.dir / "data", "--batch", 3, "--activation-rate", 0, "--steps", 3, "--threads", 1, "--quiet")
+        self.assertEqual((forced["batch"], forced["forced_rate"], forced["threads"], set(forced["activation_rate"])), (3, 0, 1, {0}))
+        self.expect(4, "bench", "--model", bare, "--data", self.dir / "nowhere", parts=["nowhere", "no such file or folder"])
+        self.assertFalse((self.dir / "nowhere").exists())
+        self.expect(2, "bench", "--model", bare, parts=["bare model folder", "--data"])
         self.assertRegex(self.expect(0, "bench", "--model", run, "--steps", 3, "--quiet").stdout, r"(?m)^everything +[0-9.]+ ms where every token is activated, ")
         self.expect(2, "bench", "--model", run, "--length", 40, parts=["--length", "--model"])
         self.expect(2, "bench", "--model", run, "--recipe", "bench/listops", parts=["--recipe", "--model"])
@@ -137,7 +143,7 @@ class Bench(CliTest):
                     *settings({**TINY_LISTOPS, "model.layer": "seqboat-full"}))
         got = self.json_of("bench", "--model", run, "--steps", 3, "--quiet")
         self.assertEqual(list(got), [*KEYS, "model"])
-        self.expect(2, "bench", "--model", run, "--activation-rate", 0.5, parts=["--activation-rate", "no router"])
+        self.expect(2, "bench", "--model", run, "--activation-rate", 0.5, parts=["--activation-rate", "nobody decides"])
 
     def test_text_for_people(self):
         done = self.expect(0, "bench", "--recipe", "bench/listops", "--steps", 3, "--phases", "--quiet", *settings(TINY))
@@ -159,7 +165,7 @@ class Bench(CliTest):
     def test_what_the_recipe_cannot_do(self):
         recipe = ("bench", "--recipe", "bench/listops")
         self.expect(2, *recipe, "--length", 4096, parts=["--length", "at most 2048", "found 4096", "--set model.max_positions=4096"])
-        self.expect(2, *recipe, "--set", "model.layer=seqboat-full", "--activation-rate", 0.5, parts=["--activation-rate", "no router"])
+        self.expect(2, *recipe, "--set", "model.layer=seqboat-full", "--activation-rate", 0.5, parts=["--activation-rate", "nobody decides"])
         self.expect(2, "bench", "--recipe", "bench/lm", "--batches", "listops", parts=["--batches listops", "classifier"])
         self.expect(2, "bench", "--recipe", "bench/image", "--batches", "listops", parts=["--batches listops", "classifier"])
         self.expect(7, *recipe, "--batch", 1000000000, parts=["out of memory", "GiB"])
@@ -184,6 +190,9 @@ class WrongUsage(CliTest):
         for option in ("--batch", "--length", "--steps"):
             for value in ("0", "-1", "x"):
                 self.expect(2, *recipe, f"{option}={value}", parts=[option, value])
+        self.expect(2, *recipe, "--simd", "", parts=["--simd", "expected a name"])
+        if HAS_TRAIN:
+            self.expect(2, *recipe, "--simd", "avx9", parts=["SIMD target", "found \"avx9\""])
         self.expect(2, *recipe, "--batches", "bytes", parts=["--batches", "bytes", "listops"])
         self.expect(2, *recipe, "--phase", parts=["did you mean --phases?"])
         self.expect(3, *recipe, "--set", "model.d_modle=3", parts=["did you mean model.d_model?"])

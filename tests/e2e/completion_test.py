@@ -101,7 +101,7 @@ class CompletionTest(CliTest):
         text = self.type_into(command, ["seqboat compl\tbash --json",  # "completion "
                                         "seqboat recipes sh\tlra/listops-quick --json",
                                         "seqboat recipes show lra/listops-q\t--json",
-                                        "seqboat recipes show lra/listops --json --set model.layer=seqboat-\t",
+                                        "seqboat recipes show lra/listops --json --set model.layer=seqboat-f\t",
                                         "seqboat recipes show recipe-of\t--json",
                                         f"seqboat recipes copy {short} folder\t"], ready)
         self.assertIn('{"shell":"bash"', text)
@@ -198,7 +198,7 @@ class Bash(CompletionTest):
     def test_keys(self):
         whole, values, booleans, with_equals, second = self.offers(
             "seqboat train lra/listops --set model.n_la", "seqboat train lra/listops --set model.layer=", "seqboat train x --set model.causal=t",
-            "seqboat train x --set=model.layer=seqboat-", "seqboat train x --set model.d_model=8 --set optim.na")
+            "seqboat train x --set=model.layer=seqboat-f", "seqboat train x --set model.d_model=8 --set optim.na")
         self.assertEqual(whole, ["model.n_layers="])
         self.assertIn("seqboat-full", values)  # bash puts them behind the "="
         self.assertEqual([booleans, with_equals, second], [["true"], ["seqboat-full"], ["optim.name="]])
@@ -208,7 +208,7 @@ class Bash(CompletionTest):
 
     def test_where_bash_does_not_cut_words_at_equals_signs(self):
         setup = "COMP_WORDBREAKS=${COMP_WORDBREAKS//=}"
-        answers = self.offers("seqboat train x --set model.layer=seqboat-", "seqboat eval m --split=te", "seqboat train x --set=model.n_la",
+        answers = self.offers("seqboat train x --set model.layer=seqboat-f", "seqboat eval m --split=te", "seqboat train x --set=model.n_la",
                               setup=setup)
         self.assertEqual(answers, [["model.layer=seqboat-full"], ["--split=test"], ["--set=model.n_layers="]])
 

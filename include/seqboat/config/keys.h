@@ -13,8 +13,9 @@
 namespace seqboat::config {
 
 /// A field of a Recipe, told by its type.
-using FieldRef = std::variant<bool*, int64_t*, double*, std::string*, std::array<double, 2>*>;
-using ConstFieldRef = std::variant<const bool*, const int64_t*, const double*, const std::string*, const std::array<double, 2>*>;
+using FieldRef = std::variant<bool*, int64_t*, double*, std::string*, std::array<double, 2>*, std::vector<double>*>;
+using ConstFieldRef =
+    std::variant<const bool*, const int64_t*, const double*, const std::string*, const std::array<double, 2>*, const std::vector<double>*>;
 
 /// What a key takes.
 struct Limits {

@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <nlohmann/json_fwd.hpp>
 #include <string>
+#include <vector>
 
 namespace seqboat::config {
 
@@ -11,17 +12,21 @@ namespace seqboat::config {
 /// and are checked by validate(), which throws Error (kConfig) naming the key, what was expected, what was found, and the nearest word.
 struct ModelConfig {
   // [model]
-  std::string layer = "seqboat";  ///< seqboat | seqboat-full (no router, everything activated)
-  std::string encoder = "ema";    ///< state encoder of a layer: ema
-  std::string input = "tokens";   ///< tokens (embedding of integers) | real (x * weight + bias of `channels` numbers a step)
-  int64_t vocab_size = 0;         ///< V, tokens only; 0 = from the data
-  int64_t channels = 1;           ///< numbers a step, real only
-  int64_t d_model = 0;            ///< D
-  int64_t d_hidden = 0;           ///< H; 0 = 2 D
-  int64_t d_attn = 0;             ///< Z, query and key width
-  int64_t d_state = 16;           ///< N, EMA states a channel
+  /// seqboat | seqboat-full (no router, everything activated) | seqboat-random, seqboat-stride (a fixed choice in the router's place) | ema (nothing
+  /// activated) | mega, mega-chunk | attention (a Transformer)
+  std::string layer = "seqboat";
+  std::string encoder = "ema";   ///< state encoder of a layer: ema
+  std::string input = "tokens";  ///< tokens (embedding of integers) | real (x * weight + bias of `channels` numbers a step)
+  int64_t vocab_size = 0;        ///< V, tokens only; 0 = from the data
+  int64_t channels = 1;          ///< numbers a step, real only
+  int64_t d_model = 0;           ///< D
+  int64_t d_hidden = 0;          ///< H; 0 = 2 D
+  int64_t d_attn = 0;            ///< Z, query and key width
+  int64_t d_state = 16;          ///< N, EMA states a channel
   int64_t n_layers = 0;
   int64_t window_size = 0;            ///< W, activated tokens to attend to; 0 = full attention
+  int64_t chunk_size = 0;             ///< C, mega-chunk; 0 = window_size
+  int64_t n_heads = 0;                ///< attention; 0 = as many as make a head's width the divisor of D next to 64
   int64_t truncation = 0;             ///< L, EMA kernel length; 0 = none
   bool causal = false;                ///< language models are causal
   std::string attention = "softmax";  ///< softmax | relu2 | laplace
@@ -37,11 +42,12 @@ struct ModelConfig {
   bool scale_embedding = false;   ///< multiplies embeddings by sqrt(D) (language models)
   bool tie_embedding = true;      ///< language models: output = embedding
   double dropout = 0.0;
-  int64_t ffn_dim = 0;  ///< 0 = no feed-forward block
+  int64_t ffn_dim = 0;  ///< 0 = the layer's own: none, mega H, attention 4 D; -1 = none
   // [router]
   std::string router = "tempered-softmax";  ///< router.kind: tempered-softmax
   double temperature_init = 0.3;            ///< router.temperature_init: initial temperature / sqrt(D)
   double router_bias = 0.0;                 ///< router.bias: added to the INACTIVE logit, as in the official code
+  std::vector<double> rates{0.5};           ///< router.rates: shares of tokens that seqboat-random and -stride activate: of all layers, or one each
   // [task]
   std::string task = "classification";  ///< task.kind: classification | retrieval | language-model
   int64_t classes = 0;                  ///< task.classes
@@ -53,13 +59,30 @@ struct ModelConfig {
   int64_t hidden() const { return d_hidden > 0 ? d_hidden : 2 * d_model; }
   int64_t classifier_width() const { return d_classifier > 0 ? d_classifier : 2 * d_model; }
   bool uses_router() const { return layer == "seqboat"; }
+  /// Whether the layer is an EMA with a gated attention unit on the tokens that somebody chooses.
+  bool has_unit() const { return layer.rfind("seqboat", 0) == 0; }
+  /// "random" or "stride", who chooses in the router's place; else "".
+  std::string fixed_choice() const { return layer == "seqboat-random" ? "random" : layer == "seqboat-stride" ? "stride" : ""; }
+  /// Whether somebody decides, token by token, what is activated.
+  bool chooses() const { return uses_router() || !fixed_choice().empty(); }
+  /// Whether a learned table of distances ends at max_positions.
+  bool has_position_table() const { return position == "simple" && (has_unit() || layer == "mega"); }
+  bool is_mega() const { return layer == "mega" || layer == "mega-chunk"; }
+  double rate(int64_t number) const { return rates[rates.size() == 1 ? 0 : static_cast<size_t>(number)]; }
+  /// Length of Mega's chunks; 0 = one chunk.
+  int64_t chunk() const { return layer != "mega-chunk" ? 0 : chunk_size > 0 ? chunk_size : window_size; }
+  int64_t heads() const;
+  /// A Transformer is pre-norm whatever the recipe of another layer says.
+  bool norm_first() const { return prenorm || layer == "attention"; }
+  /// Width of the feed-forward block; 0 = none.
+  int64_t feed_forward() const;
 
   /// Throws Error (kConfig) for anything that cannot be built. `where` begins the message (a file's name, say).
   void validate(const std::string& where) const;
 };
 
-/// Keys are the field names above, all present, in this order. from_json: an unknown key, a missing one, a wrong type, or a value that validate()
-/// refuses is an Error (kModel).
+/// Keys are the field names above, all present, in this order. from_json: an unknown key, a missing one (but for those that came later), a wrong
+/// type, or a value that validate() refuses is an Error (kModel).
 nlohmann::ordered_json to_json(const ModelConfig& config);
 ModelConfig model_config_from_json(const nlohmann::ordered_json& json, const std::string& where);
 

@@ -16,6 +16,8 @@ int64_t parameter_count(const ModelConfig& config);
 ///              a window in a causal model
 ///   scan       4 N D a direction, half as much again where a truncation shorter than the sequence is set
 ///   feed-forward 4 D F
+/// Without a unit r = 0, without anybody who chooses r = 1. Mega: products 2 D (Z + 2 H + 2 D) + 2 H D, Kq = the tokens of a chunk (causal: half of
+/// them); a Transformer: products 8 D D, attention heads Kq (4 D / heads + 24), no scan.
 /// and once: the input projection of real input, the embedding's projection, the output matrix of a language model. The classifier, which works
 /// once a sequence, is left out, as are norms and element-wise work.
 struct Flops {
@@ -26,8 +28,9 @@ struct Flops {
 };
 Flops flops_per_token(const ModelConfig& config, double activation_rate, int64_t length);
 
-/// Bytes of one stream's state in float32, over all layers: N D of EMA, a ring of W + 1 keys and values with their positions (8 bytes each), and the
-/// last `truncation` inputs. 0 for a model that cannot stream in constant memory (bidirectional, or without a window).
+/// Bytes of one stream's state in float32, over all layers: N D of EMA, a ring of W + 1 keys and values (mega-chunk: a chunk of them) with their
+/// positions (8 bytes each), and the last `truncation` inputs. 0 for a model that cannot stream in constant memory (bidirectional, or without a
+/// window).
 int64_t state_bytes(const ModelConfig& config);
 
 }  // namespace seqboat::config

@@ -8,13 +8,15 @@ namespace seqboat::nn {
 
 /// Multi-head exponential moving average with damping, the state encoder of SeqBoat (and Mega).
 ///
+/// truncated_init: normals of the initial values cut at two standard deviations, as SeqBoat has them; Mega's are whole.
+///
 ///   p = sigma(delta), q = 1 - p sigma(alpha), K[d,l] = sqrt(1/N) sum_n p beta gamma q^l (l < truncation),   y = K * x + omega x
 ///
 /// bidirectional: a second kernel from the parameters' second half runs backwards in time; both contain l = 0.
 /// Parameters: delta, alpha, beta, gamma (D', N), D' = 2D if bidirectional else D; omega (D).
 class MultiHeadEmaImpl : public torch::nn::Module {
  public:
-  MultiHeadEmaImpl(int64_t dim, int64_t n_state, bool bidirectional, int64_t truncation, PhiloxStream& random);
+  MultiHeadEmaImpl(int64_t dim, int64_t n_state, bool bidirectional, int64_t truncation, PhiloxStream& random, bool truncated_init = true);
 
   /// x (M, D), cu_seqlens (B+1) -> (M, D).
   torch::Tensor forward(const torch::Tensor& x, const torch::Tensor& cu_seqlens);

@@ -8,6 +8,8 @@
 #include <string>
 #include <vector>
 
+#include "seqboat/config/model_config.h"
+
 /// The spellings of the official code's state dicts, and nowhere else. Shapes differ in three places: the official move.{delta,alpha,beta} and
 /// t5 tables have a trailing axis of one, real embeddings lack the channel axis, and hx_proj holds the router's two rows above the skip projection's.
 namespace seqboat::nn {
@@ -19,12 +21,17 @@ struct OfficialPart {
   int64_t row_end = -1;
 };
 
-/// Parts of a tensor of one official layer (SeqBoatUnit, or the standalone file's SeqBoatLayer). Empty: not a name of the layer.
-std::vector<OfficialPart> official_layer_parts(const std::string& name, bool has_router);
+/// Whose state dict it is: the same names stand for other things in another layer.
+enum class OfficialLayer { kSeqBoat, kSeqBoatWithoutRouter, kMega };
+OfficialLayer official_layer(const config::ModelConfig& config);
+
+/// Parts of a tensor of one official layer (SeqBoatUnit, the standalone file's SeqBoatLayer, MovingAverageGatedAttention). Empty: not a name of the
+/// layer. A name that carries nothing gives one part with an empty name.
+std::vector<OfficialPart> official_layer_parts(const std::string& name, OfficialLayer layer);
 
 /// Parts of a tensor of an official model: LRAModel, SCRawModel, SeqBoatLanguageModel. Empty: not a name of a model. A name that carries nothing
 /// (version markers; the tied output matrix) gives one part with an empty name.
-std::vector<OfficialPart> official_model_parts(const std::string& name, bool has_router, bool tied_output);
+std::vector<OfficialPart> official_model_parts(const std::string& name, OfficialLayer layer, bool tied_output);
 
 /// The layer number and the rest of a name that belongs to a layer ("...layers.3.mega_layer.gamma" -> 3, "gamma"), the standalone seq_layers.<i> too.
 struct OfficialLayerName {

@@ -24,7 +24,7 @@ struct RandomKey {
   torch::Tensor sequence_ids;  ///< (B) int64; undefined = 0 .. B-1
 };
 
-/// What one layer did, recorded when asked for, in packed order. The last five are filled only with ForwardOptions::intermediates.
+/// What one layer did, recorded when asked for, in packed order. The last six are filled only with ForwardOptions::intermediates.
 struct LayerTrace {
   torch::Tensor active;       ///< (sum T) uint8; undefined without a router
   torch::Tensor probability;  ///< (sum T) P(active) of every token
@@ -32,6 +32,7 @@ struct LayerTrace {
   torch::Tensor ema_out;      ///< (sum T, D), before SiLU
   torch::Tensor q, k, v;      ///< (K, Z), (K, Z), (K, H) as passed to the attention, before scaling and rotation
   torch::Tensor attention;    ///< (K, H), before the reset gate and the output projection
+  torch::Tensor reset;        ///< (M, H) Mega's reset gate
 };
 
 struct ModelState;

@@ -6,6 +6,7 @@
 
 #include "seqboat/base/philox.h"
 #include "seqboat/nn/gated_attention_unit.h"
+#include "seqboat/nn/layer.h"
 #include "seqboat/nn/linear.h"
 #include "seqboat/nn/model_state.h"
 #include "seqboat/nn/multi_head_ema.h"
@@ -26,7 +27,10 @@ struct SeqBoatLayerOptions {
   std::string norm = "layernorm";
   bool norm_affine = true;
   bool prenorm = true;
-  bool use_router = true;  ///< false: every token is activated with confidence 1 (seqboat-full)
+  bool use_router = true;     ///< false: every token is activated with confidence 1 (seqboat-full), unless there is a fixed choice
+  bool use_attention = true;  ///< false: nothing is activated, the layer is encoder and skip path
+  std::string fixed_choice;   ///< "random" | "stride" (fixed_choice.h), in the router's place, with confidence 1; empty = none
+  double rate = 0.5;          ///< of the fixed choice
   double temperature_init = 0.3;
   double act_bias = 0.0;
   double dropout = 0.0;
@@ -37,13 +41,14 @@ struct SeqBoatLayerOptions {
 ///   m = dropout(SiLU(EMA(prenorm ? norm(x) : x)));   router(m) activates the tokens whose attention is worth paying for
 ///   h = extract(p * GAU(compress(m)));   y = SiLU(skip_proj(m) + h + x);   postnorm: y = norm(y)
 ///
-/// Parameters: norm.*, ema.*, router.*, skip_proj.{weight (D, D), bias} (the other rows of the official hx_proj), attention.*.
-class SeqBoatLayerImpl : public torch::nn::Module {
+/// Without attention y = SiLU(skip_proj(m) + x). Parameters: norm.*, ema.*, router.*, skip_proj.{weight (D, D), bias} (the other rows of the official
+/// hx_proj), attention.*.
+class SeqBoatLayerImpl : public Layer {
  public:
   SeqBoatLayerImpl(const SeqBoatLayerOptions& options, PhiloxStream& random);
 
   /// x (M, D) -> (M, D). `layer` is the number in the stack: a key of dropout, index into options.forced_active.
-  torch::Tensor forward(const torch::Tensor& x, const PackedLayout& layout, const ForwardOptions& options, int64_t layer);
+  torch::Tensor forward(const torch::Tensor& x, const PackedLayout& layout, const ForwardOptions& options, int64_t layer) override;
 
   /// Whether forward may take the fused operator (ops/seqboat_layer.h): on by default. Off, or where the operator cannot do what is asked (a carried
   /// state, T5 buckets, a batch norm that comes last), the layer is composed of single operators: the reference, with the same bits. Intermediates
@@ -57,13 +62,13 @@ class SeqBoatLayerImpl : public torch::nn::Module {
   GatedAttentionUnit attention{nullptr};
 
  private:
+  /// What is decided before a router is asked: forced, or by the fixed choice; undefined where the router decides or everything is activated.
+  torch::Tensor decisions(const PackedLayout& layout, const ForwardOptions& options, int64_t layer) const;
   /// first_norm: statistics of x for a norm that comes first, taken once.
   torch::Tensor forward_fused(const torch::Tensor& x, const PackedLayout& layout, const ForwardOptions& options, int64_t layer,
                               const NormImpl::Statistics& first_norm);
   torch::Tensor forward_composite(const torch::Tensor& x, const PackedLayout& layout, const ForwardOptions& options, int64_t layer,
                                   const NormImpl::Statistics& first_norm);
-  /// The causal EMA, going on from the state and moving it.
-  torch::Tensor encode_on(const torch::Tensor& x, const PackedLayout& layout, LayerState* state);
 
   SeqBoatLayerOptions options_;
   bool fused_ = true;

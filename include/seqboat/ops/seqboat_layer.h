@@ -17,7 +17,7 @@ struct SeqBoatLayerArguments {
   at::Tensor cu_seqlens;       ///< (B+1) int64
   at::Tensor positions;        ///< (M) int64: time within the sequence
   at::Tensor sequence_ids;     ///< (M) int64: key of dropout
-  at::Tensor forced;           ///< (M) uint8: decisions in the router's place; or undefined
+  at::Tensor forced;           ///< (M) uint8: decisions in the router's place (without one: with confidence 1); or undefined
   at::Tensor norm_weight;      ///< (D), scalenorm (1); or undefined
   at::Tensor norm_bias;        ///< (D); or undefined
   at::Tensor norm_mean;        ///< (D) batchnorm: the statistics to use; else undefined
@@ -25,12 +25,12 @@ struct SeqBoatLayerArguments {
   at::Tensor ema_q;            ///< (D, N), or (2D, N) when not causal; 0 <= q <= 1
   at::Tensor ema_c;            ///< like q
   at::Tensor ema_omega;        ///< (D)
-  at::Tensor router_weight;    ///< (2, D); undefined: no router, every token is active with confidence 1
+  at::Tensor router_weight;    ///< (2, D); undefined: no router, every token is active with confidence 1, or those of `forced`
   at::Tensor router_bias;      ///< (2)
   at::Tensor log_temperature;  ///< (1)
   at::Tensor skip_weight;      ///< (D, D)
   at::Tensor skip_bias;        ///< (D)
-  at::Tensor in_weight;        ///< (Z+2H, D): rows of z, r (gate), v
+  at::Tensor in_weight;        ///< (Z+2H, D): rows of z, r (gate), v; undefined, and all below with it: no unit, nothing is activated
   at::Tensor in_bias;          ///< (Z+2H)
   at::Tensor qk_gamma;         ///< (2, Z)
   at::Tensor qk_beta;          ///< (2, Z)
@@ -55,7 +55,7 @@ struct SeqBoatLayerArguments {
 
 struct SeqBoatLayerResult {
   at::Tensor y;            ///< (M, D)
-  at::Tensor active;       ///< (M) uint8; empty without a router
+  at::Tensor active;       ///< (M) uint8; empty where nobody decides
   at::Tensor probability;  ///< (M) P(active), differentiable; empty without a router
 };
 

@@ -45,7 +45,10 @@ struct LayerView {
   EmaArguments<T> ema;
   kernels::WindowAttentionShape attention;  ///< without active_cu_seqlens
   kernels::RowNorm row_norm;
-  bool is_batch_norm, prenorm, batch_stats, causal, rotary, has_router;
+  bool is_batch_norm, prenorm, batch_stats, causal, rotary;
+  bool has_unit;    ///< else nothing is active
+  bool has_router;  ///< decides, and weighs by its confidence
+  bool selects;     ///< a router or forced decisions say which tokens are active; else all are
   double eps, act_bias, dropout;
   kernels::DropoutKey random;  ///< its site is that of the pass's first
 
@@ -112,7 +115,8 @@ class PackedWeight {
   enum Use { kForward, kBackward };
   /// kForward: y (rows, out) = x (rows, in) W^T + bias. kBackward: dx (rows, in) = dy (rows, out) W. Memory is taken here; pack() fills it.
   PackedWeight(Scratch& scratch, const T* weight, int64_t out, int64_t in, Use use)
-      : weight_(weight), shape_{.n = use == kForward ? out : in, .k = use == kForward ? in : out, .ldb = in, .trans_b = use == kForward} {
+      : weight_(weight),
+        shape_{.m = 0, .n = use == kForward ? out : in, .k = use == kForward ? in : out, .lda = 0, .ldb = in, .ldc = 0, .trans_b = use == kForward} {
     packed_ = scratch.take<T>(static_cast<int64_t>(kernels::gemm_packed_size<T>(shape_)));
   }
   void pack() { kernels::gemm_pack_b<T>(shape_, weight_, packed_); }
@@ -207,8 +211,8 @@ kernels::WindowAttentionShape attention_shape(const LayerView<T>& v, const Activ
 template <class T>
 struct LayerOutput {
   T* y;             ///< (M, D)
-  uint8_t* active;  ///< (M); nullptr without a router
-  T* probability;   ///< (M); likewise
+  uint8_t* active;  ///< (M); nullptr where nobody decides
+  T* probability;   ///< (M); nullptr without a router
 };
 
 /// allocate_active(K) gives the buffer of KeptActive.

@@ -20,16 +20,17 @@ void check_shape(const char* name, const Tensor& t, at::IntArrayRef shape, at::S
               ", got ", t.defined() ? t.sizes() : at::IntArrayRef(), " ", t.defined() ? toString(t.scalar_type()) : "nothing");
 }
 
+void check_unit_arguments(const SeqBoatLayerArguments& a);
+
 void check_arguments(const SeqBoatLayerArguments& a) {
   check_floating(kName, "x", a.x);
   check_matrix(kName, "x", a.x);
   check_offsets(kName, a.cu_seqlens, a.x.size(0));
   const auto dtype = a.x.scalar_type();
   const int64_t tokens = a.x.size(0), d = a.x.size(1);
-  TORCH_CHECK(a.qk_gamma.defined() && a.qk_gamma.dim() == 2 && a.out_weight.defined() && a.out_weight.dim() == 2 && a.ema_q.dim() == 2,
-              "seqboat::seqboat_layer: qk_gamma must be (2, Z), out_weight (D, H) and ema_q (D, N)");
-  const int64_t z = a.qk_gamma.size(1), h = a.out_weight.size(1), n = a.ema_q.size(1), channels = a.causal ? d : 2 * d;
-  check_shape("positions", a.positions, {tokens}, at::kLong);
+  TORCH_CHECK(a.ema_q.dim() == 2, "seqboat::seqboat_layer: ema_q must be (D, N), got ", a.ema_q.sizes());
+  const int64_t n = a.ema_q.size(1), channels = a.causal ? d : 2 * d;
+  check_positions(kName, a.positions, a.cu_seqlens, a.in_weight.defined() && a.position == "simple");
   check_shape("sequence_ids", a.sequence_ids, {tokens}, at::kLong);
   if (a.forced.defined()) check_shape("forced", a.forced, {tokens}, at::kByte);
   check_shape("ema_q", a.ema_q, {channels, n}, dtype);
@@ -42,24 +43,44 @@ void check_arguments(const SeqBoatLayerArguments& a) {
   }
   check_shape("skip_weight", a.skip_weight, {d, d}, dtype);
   check_shape("skip_bias", a.skip_bias, {d}, dtype);
-  check_shape("in_weight", a.in_weight, {z + 2 * h, d}, dtype);
-  check_shape("in_bias", a.in_bias, {z + 2 * h}, dtype);
-  check_shape("qk_gamma", a.qk_gamma, {2, z}, dtype);
-  check_shape("qk_beta", a.qk_beta, {2, z}, dtype);
-  check_shape("out_weight", a.out_weight, {d, h}, dtype);
-  check_shape("out_bias", a.out_bias, {d}, dtype);
   const bool batch_norm = a.norm == "batchnorm";
   TORCH_CHECK(batch_norm || a.norm == "layernorm" || a.norm == "scalenorm" || a.norm == "rmsnorm",
               "seqboat::seqboat_layer: norm must be layernorm, scalenorm, rmsnorm or batchnorm, got '", a.norm, "'");
   TORCH_CHECK(!batch_norm || a.prenorm,
               "seqboat::seqboat_layer: batchnorm must come first (prenorm): the statistics of a last one are not known before");
   if (a.norm_weight.defined()) check_shape("norm_weight", a.norm_weight, {a.norm == "scalenorm" ? 1 : d}, dtype);
+  TORCH_CHECK(!a.norm_bias.defined() || a.norm == "layernorm" || a.norm == "batchnorm", "seqboat::seqboat_layer: ", a.norm, " has no bias");
   if (a.norm_bias.defined()) check_shape("norm_bias", a.norm_bias, {d}, dtype);
   if (batch_norm) {
     check_shape("norm_mean", a.norm_mean, {d}, dtype);
     check_shape("norm_var", a.norm_var, {d}, dtype);
   }
   TORCH_CHECK(a.truncation >= 0, "seqboat::seqboat_layer: truncation must be 0 (none) or positive, got ", a.truncation);
+  TORCH_CHECK(a.dropout >= 0 && a.dropout < 1, "seqboat::seqboat_layer: dropout must lie in [0, 1), got ", a.dropout);
+  TORCH_CHECK(a.random.size() == 5, "seqboat::seqboat_layer: random must hold seed, update, micro-batch, layer and site, got ", a.random.size(),
+              " numbers");
+  if (a.in_weight.defined()) {
+    check_unit_arguments(a);
+    return;
+  }
+  const bool nothing = !a.in_bias.defined() && !a.qk_gamma.defined() && !a.qk_beta.defined() && !a.bias_table.defined() && !a.out_weight.defined() &&
+                       !a.out_bias.defined() && !a.router_weight.defined() && !a.forced.defined();
+  TORCH_CHECK(nothing, "seqboat::seqboat_layer: without in_weight there is no unit, and nothing of it and nobody who decides may be given");
+}
+
+void check_unit_arguments(const SeqBoatLayerArguments& a) {
+  const auto dtype = a.x.scalar_type();
+  const int64_t d = a.x.size(1);
+  TORCH_CHECK(a.qk_gamma.defined() && a.qk_gamma.dim() == 2 && a.out_weight.defined() && a.out_weight.dim() == 2,
+              "seqboat::seqboat_layer: qk_gamma must be (2, Z) and out_weight (D, H)");
+  const int64_t z = a.qk_gamma.size(1), h = a.out_weight.size(1);
+  TORCH_CHECK(z > 0 && h > 0, "seqboat::seqboat_layer: Z and H must be at least 1, got ", z, " and ", h);
+  check_shape("in_weight", a.in_weight, {z + 2 * h, d}, dtype);
+  check_shape("in_bias", a.in_bias, {z + 2 * h}, dtype);
+  check_shape("qk_gamma", a.qk_gamma, {2, z}, dtype);
+  check_shape("qk_beta", a.qk_beta, {2, z}, dtype);
+  check_shape("out_weight", a.out_weight, {d, h}, dtype);
+  check_shape("out_bias", a.out_bias, {d}, dtype);
   TORCH_CHECK(a.window != 0, "seqboat::seqboat_layer: window must be positive, or negative for full attention, got 0");
   TORCH_CHECK(a.position == "simple" || a.position == "local" || a.position == "rotary",
               "seqboat::seqboat_layer: position must be simple, local or rotary, got '", a.position, "'");
@@ -73,9 +94,6 @@ void check_arguments(const SeqBoatLayerArguments& a) {
                 "seqboat::seqboat_layer: local positions need a window W and a table of 6W-1 entries, got W = ", a.window, " and ",
                 a.bias_table.size(0));
   }
-  TORCH_CHECK(a.dropout >= 0 && a.dropout < 1, "seqboat::seqboat_layer: dropout must lie in [0, 1), got ", a.dropout);
-  TORCH_CHECK(a.random.size() == 5, "seqboat::seqboat_layer: random must hold seed, update, micro-batch, layer and site, got ", a.random.size(),
-              " numbers");
 }
 
 /// The same arguments, every tensor contiguous.
@@ -106,8 +124,9 @@ LayerView<T> make_view(const SeqBoatLayerArguments& a, std::vector<T>* rstd) {
   v.batch = a.cu_seqlens.size(0) - 1;
   v.tokens = a.x.size(0);
   v.dim = a.x.size(1);
-  v.d_attn = a.qk_gamma.size(1);
-  v.d_hidden = a.out_weight.size(1);
+  v.has_unit = a.in_weight.defined();
+  v.d_attn = v.has_unit ? a.qk_gamma.size(1) : 0;
+  v.d_hidden = v.has_unit ? a.out_weight.size(1) : 0;
   v.width = v.d_attn + 2 * v.d_hidden;
   v.cu_seqlens = data<int64_t>(a.cu_seqlens);
   v.positions = data<int64_t>(a.positions);
@@ -140,6 +159,7 @@ LayerView<T> make_view(const SeqBoatLayerArguments& a, std::vector<T>* rstd) {
   v.causal = a.causal;
   v.rotary = a.position == "rotary";
   v.has_router = a.router_weight.defined();
+  v.selects = v.has_router || a.forced.defined();
   v.eps = a.eps;
   v.act_bias = a.act_bias;
   v.dropout = a.dropout;
@@ -154,6 +174,7 @@ LayerView<T> make_view(const SeqBoatLayerArguments& a, std::vector<T>* rstd) {
            .q = data<T>(a.ema_q),
            .c = data<T>(a.ema_c),
            .omega = data<T>(a.ema_omega)};
+  if (!v.has_unit) return v;
   kernels::WindowAttentionShape& shape = v.attention;
   shape.batch = v.batch;
   shape.d_attn = shape.q_stride = shape.k_stride = v.d_attn;
@@ -176,8 +197,9 @@ Kept run_forward(const SeqBoatLayerArguments& given, bool keeps_activations) {
   check_arguments(given);
   const SeqBoatLayerArguments a = contiguous_arguments(given);
   const int64_t tokens = a.x.size(0), d = a.x.size(1), routed = a.router_weight.defined() ? tokens : 0;
+  const int64_t decided = a.router_weight.defined() || a.forced.defined() ? tokens : 0;
   const auto empty = [&](int64_t count) { return at::empty({count}, a.x.options()); };
-  Kept out{at::empty_like(a.x), at::empty({routed}, a.x.options().dtype(at::kByte)), empty(routed), empty(0), empty(0)};
+  Kept out{at::empty_like(a.x), at::empty({decided}, a.x.options().dtype(at::kByte)), empty(routed), empty(0), empty(0)};
   SEQBOAT_DISPATCH(a.x, "seqboat::seqboat_layer", [&] {
     using T = scalar_t;
     std::vector<T> rstd;
@@ -193,7 +215,7 @@ Kept run_forward(const SeqBoatLayerArguments& given, bool keeps_activations) {
                        out.active_tokens = empty(size);
                        return out.active_tokens.mutable_data_ptr<T>();
                      },
-                     {out.y.mutable_data_ptr<T>(), routed > 0 ? out.active.mutable_data_ptr<uint8_t>() : nullptr,
+                     {out.y.mutable_data_ptr<T>(), decided > 0 ? out.active.mutable_data_ptr<uint8_t>() : nullptr,
                       routed > 0 ? out.probability.mutable_data_ptr<T>() : nullptr});
   });
   return out;
@@ -205,7 +227,7 @@ std::vector<Tensor> run_backward(const Tensor& grad_y, const Tensor& grad_probab
   Tensor tokens = kept_tokens, active_tokens = kept_active;
   if (tokens.numel() == 0 && a.x.numel() > 0) {  // only the inputs were kept
     SeqBoatLayerArguments again = a;
-    again.forced = a.router_weight.defined() ? active : Tensor();
+    if (a.router_weight.defined()) again.forced = active;
     Kept kept = run_forward(again, true);
     tokens = kept.tokens;
     active_tokens = kept.active_tokens;
@@ -227,7 +249,7 @@ std::vector<Tensor> run_backward(const Tensor& grad_y, const Tensor& grad_probab
     const LayerGradients<T> out{take(), take(), take(), take(), take(), take(), take(), take(), take(),
                                 take(), take(), take(), take(), take(), take(), take(), take(), take()};
     layer_backward<T>(v, KeptTokens<T>(tokens.mutable_data_ptr<T>(), v.tokens, v.dim), active_tokens.mutable_data_ptr<T>(),
-                      v.has_router ? active.const_data_ptr<uint8_t>() : nullptr, gy.const_data_ptr<T>(), data<T>(gp), out);
+                      v.selects ? active.const_data_ptr<uint8_t>() : nullptr, gy.const_data_ptr<T>(), data<T>(gp), out);
   });
   return grads;
 }

@@ -92,7 +92,7 @@ void branches_backward(const LayerView<T>& v, const KeptTokens<T>& kept, const K
                        {v.has_router ? 2 * d : 0, grad.router_weight},
                        {v.has_router ? 2 : 0, grad.router_bias},
                        {d * h, grad.out_weight},
-                       {d, grad.out_bias},
+                       {v.has_unit ? d : 0, grad.out_bias},
                        {norm_size, grad.norm_weight},
                        {norm_bias_size, grad.norm_bias}});
   std::vector<double> dlog_temperature(static_cast<size_t>(chunks), 0.0);
@@ -346,12 +346,12 @@ void layer_backward(const LayerView<T>& v, const KeptTokens<T>& kept, T* kept_ac
                         .dk = scratch.take<T>(active.count * z),
                         .dall = scratch.take<T>(active.count * v.width)};
     branches_backward(v, kept, unit, active, act, active_mask, grad_y, grad_probability, to, grad);
-    {
+    if (v.has_unit) {
       const PhaseScope phase(Phase::kAttention);
       attention_backward<T>(attention_shape(v, active), {act.q, act.k, act.all + z + h, active.positions, v.bias_table}, unit.attention, unit.lse,
                             to.dattention, to.dq, to.dk, to.dall + z + h, grad.bias_table);
     }
-    unit_backward(v, unit, active, act, to, grad);
+    if (v.has_unit) unit_backward(v, unit, active, act, to, grad);
   }
   {
     const PhaseScope phase(Phase::kElementwise);

@@ -42,7 +42,12 @@ void state_rows(const LayerView<T>& v, int64_t begin, int64_t rows, const T* ema
 template <class T>
 ActiveIndex make_index(const LayerView<T>& v, const uint8_t* active, Scratch& scratch) {
   const PhaseScope phase(Phase::kCompress);
-  if (!v.has_router) {
+  if (!v.has_unit) {
+    int64_t* none = scratch.take<int64_t>(v.batch + 1);
+    std::fill(none, none + v.batch + 1, int64_t{0});
+    return {0, none, none, none};
+  }
+  if (!v.selects) {
     int64_t* all = scratch.take<int64_t>(v.tokens);
     std::iota(all, all + v.tokens, int64_t{0});
     return {v.tokens, all, v.positions, v.cu_seqlens};
@@ -125,11 +130,13 @@ void layer_forward(const LayerView<T>& v, const KeptTokens<T>& kept, const std::
         kernels::router_fwd<T>(rows, 2, u, static_cast<T>(v.act_bias), *v.log_temperature, v.forced ? v.forced + begin : nullptr, out.active + begin,
                                p, out.probability + begin);
         laps.done(Phase::kRouter);
+      } else if (v.selects) {
+        std::copy_n(v.forced + begin, rows, out.active + begin);
       }
       skip.multiply(rows, m, v.skip_bias, kept.pre + begin * d);
       laps.done(Phase::kProducts);
       for (int64_t i = 0; i < rows; ++i) {
-        if (!v.has_router || out.active[begin + i]) std::copy_n(m + i * d, d, m_active + (begin + i) * d);
+        if (v.has_unit && (!v.selects || out.active[begin + i])) std::copy_n(m + i * d, d, m_active + (begin + i) * d);
       }
       laps.done(Phase::kCompress);
     });
@@ -154,7 +161,7 @@ void layer_forward(const LayerView<T>& v, const KeptTokens<T>& kept, const std::
       laps.done(Phase::kElementwise);
     });
   }
-  {
+  if (v.has_unit) {
     const PhaseScope phase(Phase::kAttention);
     attention_forward<T>(attention_shape(v, active), {act.q, act.k, act.all + v.d_attn + h, active.positions, v.bias_table}, unit.attention,
                          unit.lse);
@@ -181,7 +188,9 @@ void layer_forward(const LayerView<T>& v, const KeptTokens<T>& kept, const std::
       kernels::dropout<T>(v.key(kAttentionSite), v.dropout, 0, count, d, ids, active.positions + first, branch, branch);
       laps.done(Phase::kDropout);
     }
-    const uint8_t* mask = v.has_router ? out.active + begin : nullptr;
+    // Of a layer without a unit nobody is active.
+    static constexpr uint8_t kNobody[kBlockRows] = {};
+    const uint8_t* mask = v.selects ? out.active + begin : v.has_unit ? nullptr : kNobody;
     const T* p = v.has_router ? out.probability + begin : nullptr;
     T* pre = kept.pre + begin * d;
     T* y = out.y + begin * d;
@@ -189,14 +198,13 @@ void layer_forward(const LayerView<T>& v, const KeptTokens<T>& kept, const std::
       kernels::branch_sum_fwd<T>(0, rows, d, mask, 0, branch, d, p, pre, d, v.x + begin * d, d, pre, d, y, d);
     } else {
       // Both branches are dropped together, so their sum is made first; x then joins a sum in which nobody is active.
-      static constexpr uint8_t kNobody[kBlockRows] = {};
       if (v.has_router) {
         T confidence[kBlockRows];
         for (int64_t i = 0; i < count; ++i) confidence[i] = out.probability[active.index[first + i]];
         kernels::scale_rows<T>(count, d, confidence, branch, d, branch, d);
-        kernels::extract_rows<T>(0, rows, d, mask, 0, branch, d, sum, d);
       }
-      const T* extracted = v.has_router ? sum : branch;
+      if (mask != nullptr) kernels::extract_rows<T>(0, rows, d, mask, 0, branch, d, sum, d);
+      const T* extracted = mask != nullptr ? sum : branch;
       for (int64_t i = 0; i < rows * d; ++i) sum[i] = pre[i] + extracted[i];
       kernels::dropout<T>(v.key(kOutputSite), v.dropout, 0, rows, d, v.sequence_ids + begin, v.positions + begin, sum, sum);
       kernels::branch_sum_fwd<T>(0, rows, d, kNobody, 0, branch, d, nullptr, sum, d, v.x + begin * d, d, pre, d, y, d);

@@ -3,6 +3,32 @@
 #include <algorithm>
 
 namespace seqboat::train {
+namespace {
+
+/// What the cost of a layer's attention depends on.
+struct AttentionWidths {
+  double keys;       ///< of one head
+  double values;     ///< of one head
+  double heads;      ///< each token's
+  double projected;  ///< what the projections before it make of a token
+};
+
+AttentionWidths attention_widths(const config::ModelConfig& model) {
+  const auto d = static_cast<double>(model.d_model), z = static_cast<double>(model.d_attn), h = static_cast<double>(model.hidden());
+  if (model.layer == "attention") {
+    const auto heads = static_cast<double>(model.heads());
+    return {d / heads, d / heads, heads, 3 * d};
+  }
+  return {z, h, 1, model.is_mega() ? z + 2 * h + 2 * d : z + 2 * h};
+}
+
+}  // namespace
+
+double chunked_pairs(int64_t tokens, int64_t chunk, bool causal) {
+  const auto block = [&](int64_t n) { return attention_pairs(n, 0, causal); };
+  if (chunk == 0) return block(tokens);
+  return static_cast<double>(tokens / chunk) * block(chunk) + block(tokens % chunk);
+}
 
 double attention_pairs(int64_t active, int64_t window, bool causal) {
   const auto n = static_cast<double>(active);
@@ -22,30 +48,43 @@ std::vector<Product> forward_products(const config::ModelConfig& model, double t
   std::vector<Product> products;
   if (model.input == "real") products.push_back({tokens, model.channels, d, 1});
   if (model.d_embedding > 0 && model.d_embedding != d) products.push_back({tokens, model.d_embedding, d, 1});
-  products.push_back({tokens, d, d + (model.uses_router() ? 2 : 0), count});
-  products.push_back({active, d, z + 2 * h, count});
-  products.push_back({active, h, d, count});
-  if (model.ffn_dim > 0) {
-    products.push_back({tokens, d, model.ffn_dim, count});
-    products.push_back({tokens, model.ffn_dim, d, count});
+  if (model.layer == "attention") {
+    products.push_back({tokens, d, 3 * d, count});
+    products.push_back({tokens, d, d, count});
+  } else if (model.is_mega()) {
+    products.push_back({tokens, d, h, count});
+    products.push_back({tokens, d, z + h + 2 * d, count});
+    products.push_back({tokens, h, d, count});
+  } else {
+    products.push_back({tokens, d, d + (model.uses_router() ? 2 : 0), count});
+    if (model.has_unit()) {
+      products.push_back({active, d, z + 2 * h, count});
+      products.push_back({active, h, d, count});
+    }
+  }
+  if (model.feed_forward() > 0) {
+    products.push_back({tokens, d, model.feed_forward(), count});
+    products.push_back({tokens, model.feed_forward(), d, count});
   }
   if (model.task == "language-model") products.push_back({tokens, d, model.vocab_size, 1});
   return products;
 }
 
 StepCost step_cost(const config::ModelConfig& model, bool train, double tokens, const std::vector<LayerWork>& layers, double parameters) {
-  const auto d = static_cast<double>(model.d_model), z = static_cast<double>(model.d_attn), h = static_cast<double>(model.hidden());
-  const double directions = model.causal ? 1 : 2;
+  const auto d = static_cast<double>(model.d_model);
+  const auto [keys, values, heads, projected] = attention_widths(model);
+  const double attended = heads * values, directions = model.causal ? 1 : 2;
   StepCost cost;
   for (const Product& product : forward_products(model, tokens, layers)) cost.product_flops += product.flops() * (train ? 3 : 1);
   for (const LayerWork& layer : layers) {
-    cost.attention_flops += layer.pairs * (2 * (z + h) + 24);
-    cost.bytes += 4 * (tokens * 5 * d + layer.active * (2 * (z + 2 * h) + 2 * h + 2 * d));
+    cost.attention_flops += layer.pairs * heads * (2 * (keys + values) + 24);
+    cost.bytes += 4 * (tokens * 5 * d + layer.active * (2 * projected + 2 * attended + 2 * d));
     if (!train) continue;
-    cost.attention_flops += layer.pairs * (2 * (3 * z + 2 * h) + 30);
-    cost.bytes += 4 * (tokens * 9 * d + layer.active * (4 * (z + 2 * h) + 4 * h + 4 * d));
+    cost.attention_flops += layer.pairs * heads * (2 * (3 * keys + 2 * values) + 30);
+    cost.bytes += 4 * (tokens * 9 * d + layer.active * (4 * projected + 4 * attended + 4 * d));
   }
-  cost.scan_flops = static_cast<double>(layers.size()) * directions * (train ? 16 : 4) * static_cast<double>(model.d_state) * tokens * d;
+  if (model.layer != "attention")
+    cost.scan_flops = static_cast<double>(layers.size()) * directions * (train ? 16 : 4) * static_cast<double>(model.d_state) * tokens * d;
   if (train) cost.optimizer_bytes = 28 * parameters;
   return cost;
 }

@@ -19,6 +19,8 @@ struct LayerWork {
 /// Query-key pairs of one sequence with `active` activated tokens: every query sees those at most W before it (causal: and itself, W + 1 keys) or
 /// on either side (2 W + 1 keys), and fewer at the ends. window 0 = all.
 double attention_pairs(int64_t active, int64_t window, bool causal);
+/// The same where a sequence of so many tokens attends within chunks, the last one shorter; chunk 0 = one.
+double chunked_pairs(int64_t tokens, int64_t chunk, bool causal);
 
 /// (rows, in) x (in, out), in `layers` layers.
 struct Product {
@@ -30,7 +32,8 @@ struct Product {
 };
 
 /// The matrix products of a forward. Skip path and router are one product, D -> D + 2, of all tokens; queries, keys and values D -> Z + 2 H and the
-/// way back H -> D are of the activated ones (their mean over the layers). Then feed-forward, input projections and a language model's output. The
+/// way back H -> D are of the activated ones (their mean over the layers). Mega: D -> H, D -> Z + H + 2 D and H -> D of all tokens; a Transformer:
+/// D -> 3 D and D -> D. Then feed-forward, input projections and a language model's output. The
 /// classifier, which works once a sequence, is left out.
 std::vector<Product> forward_products(const config::ModelConfig& model, double tokens, const std::vector<LayerWork>& layers);
 
@@ -42,7 +45,9 @@ std::vector<Product> forward_products(const config::ModelConfig& model, double t
 ///   scan       4 N M D a direction                       12 N M D a direction
 ///   bytes      4 M (5D + r (2 (Z+2H) + 2H + 2D))         4 M (9D + r (4 (Z+2H) + 4H + 4D))
 ///
-/// and training 28 bytes a parameter for the optimizer. The scan is counted without truncation, which costs a multiply-add more a state.
+/// and training 28 bytes a parameter for the optimizer. In Mega's place of Z + 2H stands what is projected there, Z + 2H + 2D; a Transformer has 3 D
+/// there, H = D, every head's pairs with widths of D / heads, and no scan. The scan is counted without truncation, which costs a multiply-add more a
+/// state.
 struct StepCost {
   double product_flops = 0;
   double attention_flops = 0;

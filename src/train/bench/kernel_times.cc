@@ -3,6 +3,7 @@
 #include <optional>
 #include <tuple>
 
+#include "seqboat/nn/mega_layer.h"
 #include "seqboat/ops/ops.h"
 #include "train/bench/machine_rates.h"
 
@@ -33,11 +34,34 @@ double operator_ms(bool train, const std::vector<Tensor>& inputs, const Forward&
   return 1e3 * best_seconds(kLeastRuns, kBudget, [&] { torch::autograd::grad({forward()}, inputs, {grad}); });
 }
 
+double mega_attention_ms(const config::ModelConfig& model, bool train, const Tensor& chunks, const Tensor& positions) {
+  const int64_t tokens = positions.size(0), longest = chunks.diff().max().item<int64_t>();
+  const Tensor q = numbers({tokens, model.d_attn}).requires_grad_(train), k = numbers({tokens, model.d_attn}).requires_grad_(train);
+  const Tensor v = numbers({tokens, model.hidden()}).requires_grad_(train), table = numbers({2 * longest - 1}).requires_grad_(train);
+  return operator_ms(train, {q, k, v, table}, [&] {
+    return std::get<0>(ops::window_attention(q, k, v, positions, chunks, table, "simple", -1, model.causal, model.attention));
+  });
+}
+
+/// The heads as sequences of their own.
+double heads_attention_ms(const config::ModelConfig& model, bool train, const Tensor& positions, const Tensor& offsets) {
+  const int64_t heads = model.heads(), tokens = positions.size(0), width = model.d_model / heads;
+  const Tensor q = numbers({heads * tokens, width}).requires_grad_(train), k = numbers({heads * tokens, width}).requires_grad_(train);
+  const Tensor v = numbers({heads * tokens, width}).requires_grad_(train), times = positions.repeat({heads});
+  std::vector<Tensor> cuts{torch::zeros({1}, torch::kInt64)};
+  for (int64_t head = 0; head < heads; ++head) cuts.push_back(offsets.narrow(0, 1, offsets.size(0) - 1) + head * tokens);
+  const Tensor all = torch::cat(cuts);
+  return operator_ms(train, {q, k, v}, [&] {
+    return std::get<0>(ops::window_attention(ops::rotary(q, times), ops::rotary(k, times), v, times, all, std::nullopt, "none",
+                                             model.window_size > 0 ? model.window_size : -1, model.causal, "softmax"));
+  });
+}
+
 }  // namespace
 
 double scan_ms(const config::ModelConfig& model, bool train, const Tensor& cu_seqlens) {
   const int64_t tokens = cu_seqlens[cu_seqlens.size(0) - 1].item<int64_t>(), d = model.d_model, n = model.d_state;
-  if (tokens == 0) return 0;
+  if (tokens == 0 || model.layer == "attention") return 0;
   const int64_t rows = model.causal ? d : 2 * d;
   const Tensor x = numbers({tokens, d}).requires_grad_(train);
   // Decays from almost none to almost at once, as trained ones.
@@ -53,8 +77,10 @@ double attention_ms(const config::ModelConfig& model, bool train, const Tensor& 
   const Tensor flags = active.defined() ? active : torch::ones({tokens}, torch::kUInt8);
   Tensor index, positions, offsets;
   std::tie(index, positions, offsets) = ops::active_index(flags, cu_seqlens);
+  if (index.size(0) == 0) return 0;
+  if (model.is_mega()) return mega_attention_ms(model, train, nn::chunk_offsets(cu_seqlens, model.chunk() > 0 ? model.chunk() : -1), positions);
+  if (model.layer == "attention") return heads_attention_ms(model, train, positions, offsets);
   const int64_t count = index.size(0);
-  if (count == 0) return 0;
   const Tensor q = numbers({count, model.d_attn}).requires_grad_(train), k = numbers({count, model.d_attn}).requires_grad_(train);
   const Tensor v = numbers({count, model.hidden()}).requires_grad_(train);
   std::vector<Tensor> inputs = {q, k, v};

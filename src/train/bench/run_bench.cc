@@ -87,8 +87,8 @@ class Bench {
       batch_ = train.batch_size > 0 ? train.batch_size : INT64_MAX;
       if (train.max_tokens > 0) batch_ = std::min(batch_, std::max<int64_t>(1, train.max_tokens / length_));
     }
-    SEQBOAT_CHECK(request_.activation_rate < 0 || model.uses_router(), ErrorKind::kUsage,
-                  "--activation-rate: model.layer = \"{}\" has no router: everything is activated", model.layer);
+    SEQBOAT_CHECK(request_.activation_rate < 0 || model.chooses(), ErrorKind::kUsage,
+                  "--activation-rate: in model.layer = \"{}\" nobody decides what is activated", model.layer);
     const bool reads_listops = model.task == "classification" && model.input == "tokens" && model.vocab_size >= data::kListopsVocabSize &&
                                model.classes >= data::kListopsClasses;
     SEQBOAT_CHECK(!request_.listops_batch || reads_listops, ErrorKind::kUsage,
@@ -101,7 +101,7 @@ class Bench {
   void check_positions(const char* what, int64_t length) const {
     const config::ModelConfig& model = recipe_.model;
     SEQBOAT_CHECK(
-        model.position != "simple" || length <= model.max_positions, ErrorKind::kUsage,
+        !model.has_position_table() || length <= model.max_positions, ErrorKind::kUsage,
         "{}: expected at most {}, the distances that the model's position table tells apart, found {}; --set model.max_positions={} makes it "
         "longer",
         what, model.max_positions, length, length);
@@ -154,9 +154,9 @@ class Bench {
   void load_trained() {
     const fs::path dir = config::find_model_dir(request_.model);
     recipe_ = recipe_of_model(request_.model, config::read_model_config(dir), request_.data_dir, request_.overrides);
-    result_.threads = prepare_process(recipe_.train.threads);
-    SEQBOAT_CHECK(request_.activation_rate < 0 || recipe_.model.uses_router(), ErrorKind::kUsage,
-                  "--activation-rate: model.layer = \"{}\" has no router: everything is activated", recipe_.model.layer);
+    result_.threads = prepare_process(request_.threads > 0 ? request_.threads : recipe_.train.threads);
+    SEQBOAT_CHECK(request_.activation_rate < 0 || recipe_.model.chooses(), ErrorKind::kUsage,
+                  "--activation-rate: in model.layer = \"{}\" nobody decides what is activated", recipe_.model.layer);
     trained_ = load_model(dir);
     const auto task = make_task(recipe_, data_of_model(request_.data_dir, request_.overrides, recipe_));
     config::ModelConfig completed = recipe_.model;
@@ -183,7 +183,7 @@ class Bench {
     result_.batch.tokens = main_.tokens;
     result_.train = request_.train;
     result_.forced_rate = request_.activation_rate;
-    if (!recipe_.model.uses_router()) return;
+    if (!recipe_.model.chooses()) return;
     const auto seed = static_cast<uint64_t>(train.seed);
     if (request_.activation_rate >= 0) force_decisions(recipe_.model, seed, request_.activation_rate, &main_);
     everything_ = main_;

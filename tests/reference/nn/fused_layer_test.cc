@@ -26,6 +26,8 @@ struct Case {
   double dropout = 0;
   bool use_router = true;
   bool affine = true;
+  const char* fixed_choice = "";
+  bool use_attention = true;
 };
 
 std::ostream& operator<<(std::ostream& out, const Case& c) {
@@ -48,6 +50,9 @@ nn::SeqBoatLayerOptions options_of(const Case& c) {
   options.norm_affine = c.affine;
   options.prenorm = c.prenorm;
   options.use_router = c.use_router;
+  options.fixed_choice = c.fixed_choice;
+  options.rate = 0.4;
+  options.use_attention = c.use_attention;
   options.temperature_init = 1.0;
   options.act_bias = 0.1;
   options.dropout = c.dropout;
@@ -155,8 +160,18 @@ INSTANTIATE_TEST_SUITE_P(
                       Case{.name = "PostLayerNorm", .prenorm = false, .dropout = 0.1},
                       Case{.name = "PostScaleNorm", .norm = "scalenorm", .prenorm = false},
                       Case{.name = "PostRmsNormPlain", .norm = "rmsnorm", .prenorm = false, .affine = false},
+                      Case{.name = "Stride", .dropout = 0.2, .use_router = false, .fixed_choice = "stride"},
+                      Case{.name = "CausalRandom", .causal = true, .dropout = 0.2, .use_router = false, .fixed_choice = "random"},
+                      Case{.name = "EncoderAlone", .truncation = 30, .dropout = 0.2, .use_router = false, .use_attention = false},
+                      Case{.name = "CausalEncoderAlone",
+                           .causal = true,
+                           .norm = "scalenorm",
+                           .prenorm = false,
+                           .dropout = 0.2,
+                           .use_router = false,
+                           .use_attention = false},
                       Case{.name = "PostBatchNormFallsBack", .norm = "batchnorm", .prenorm = false}),
-    [](const auto& info) { return std::string(info.param.name); });
+    [](const auto& of) { return std::string(of.param.name); });
 
 TEST(FusedLayerEdge, ForcedDecisionsAndNothingOrAllActive) {
   const Case c{.name = "Edge", .dropout = 0.2};

@@ -61,6 +61,8 @@ TEST(ModelConfig, JsonKeysStandInTheOrderOfTheFields) {
                                          "d_state",
                                          "n_layers",
                                          "window_size",
+                                         "chunk_size",
+                                         "n_heads",
                                          "truncation",
                                          "causal",
                                          "attention",
@@ -80,6 +82,7 @@ TEST(ModelConfig, JsonKeysStandInTheOrderOfTheFields) {
                                          "router",
                                          "temperature_init",
                                          "router_bias",
+                                         "rates",
                                          "task",
                                          "classes",
                                          "pool",
@@ -127,6 +130,95 @@ TEST(ModelConfig, ValidateIsAConfigError) {
   } catch (const Error& error) {
     EXPECT_EQ(error.kind(), ErrorKind::kConfig);
     EXPECT_STREQ(error.what(), "here: model.d_attn must be even where model.position is \"rotary\", found 63");
+  }
+}
+
+// Mega's published recipes (feed-forward of width H, the defaults of a layer), full and in chunks of 128.
+TEST(ModelSize, ParameterCountsOfMega) {
+  const auto counts = [](ModelConfig m) {
+    m.layer = "mega";
+    const int64_t full = parameter_count(m);
+    m.layer = "mega-chunk";
+    m.chunk_size = 128;
+    return std::pair{full, parameter_count(m)};
+  };
+  ModelConfig m = listops();
+  EXPECT_EQ(counts(m), (std::pair<int64_t, int64_t>{602418, 579930}));
+  m.vocab_size = 262;
+  m.d_model = 128;
+  m.d_hidden = 256;
+  m.n_layers = 4;
+  m.max_positions = 4002;
+  m.norm = "scalenorm";
+  m.classes = 2;
+  EXPECT_EQ(counts(m), (std::pair<int64_t, int64_t>{990740, 959748}));
+  m.vocab_size = 102;
+  m.n_layers = 6;
+  m.task = "retrieval";
+  EXPECT_EQ(counts(m), (std::pair<int64_t, int64_t>{1464862, 1418374}));
+  m = listops();
+  m.input = "real";
+  m.vocab_size = 0;
+  m.d_model = 160;
+  m.d_hidden = 320;
+  m.d_attn = 96;
+  m.n_layers = 8;
+  m.max_positions = 1024;
+  m.norm = "batchnorm";
+  m.prenorm = true;
+  EXPECT_EQ(counts(m), (std::pair<int64_t, int64_t>{2839096, 2824760}));
+}
+
+TEST(ModelConfig, KeysOfALayerKindThatMustGoTogether) {
+  const auto refused = [](const char* part, void (*change)(ModelConfig&)) {
+    ModelConfig m = listops();
+    change(m);
+    try {
+      m.validate("here");
+      ADD_FAILURE() << "no error about " << part;
+    } catch (const Error& error) {
+      EXPECT_NE(std::string(error.what()).find(part), std::string::npos) << error.what();
+    }
+  };
+  refused("model.layer must be", [](ModelConfig& m) { m.layer = "mega-chunks"; });
+  refused("model.position must be \"simple\" or \"rotary\" for mega", [](ModelConfig& m) { m.layer = "mega", m.position = "local"; });
+  refused("model.chunk_size or model.window_size must be at least 1", [](ModelConfig& m) { m.layer = "mega-chunk", m.window_size = 0; });
+  refused("model.chunk_size must be 0 unless", [](ModelConfig& m) { m.chunk_size = 4; });
+  refused("model.n_heads must be 0 unless", [](ModelConfig& m) { m.n_heads = 4; });
+  refused("heads of an even width", [](ModelConfig& m) { m.layer = "attention", m.n_heads = 3; });
+  refused("router.rates must have one number, or one for each of the 6 layers", [](ModelConfig& m) {
+    m.layer = "seqboat-stride", m.rates = {.1, .2};
+  });
+  refused("router.rates must have one number", [](ModelConfig& m) { m.layer = "seqboat-stride", m.rates = {}; });
+  refused("router.rates must be", [](ModelConfig& m) { m.layer = "seqboat-random", m.rates = {1.5}; });
+  refused("router.rates must keep its default unless", [](ModelConfig& m) { m.rates = {.25}; });
+}
+
+TEST(ModelConfig, KeysThatCameLaterMayBeMissing) {
+  auto json = to_json(listops());
+  for (const char* name : {"chunk_size", "n_heads", "rates"}) json.erase(name);
+  EXPECT_EQ(to_json(model_config_from_json(json, "here")), to_json(listops()));
+}
+
+TEST(ModelConfig, ListsGoThroughJson) {
+  ModelConfig m = listops();
+  m.layer = "seqboat-stride";
+  m.rates = {.1, .2, .3, .4, .5, 1};
+  auto json = to_json(m);
+  EXPECT_EQ(model_config_from_json(json, "here").rates, m.rates);
+  for (const auto& [name, bad] : {std::pair{"a word", nlohmann::ordered_json("x")}, {"a word inside", nlohmann::ordered_json({.1, "x"})}}) {
+    json["rates"] = bad;
+    EXPECT_THROW(model_config_from_json(json, "here"), Error) << name;
+  }
+}
+
+TEST(ModelConfig, HeadsAreNextTo64) {
+  ModelConfig m;
+  m.layer = "attention";
+  const std::pair<int64_t, int64_t> widths[] = {{80, 80}, {128, 64}, {160, 80}, {60, 60}, {512, 64}, {20, 20}, {74, 74}};
+  for (const auto& [d, width] : widths) {
+    m.d_model = d;
+    EXPECT_EQ(d / m.heads(), width) << d;
   }
 }
 
