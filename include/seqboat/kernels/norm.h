@@ -22,7 +22,7 @@ void row_norm_bwd(RowNorm kind, int64_t rows, int64_t dim, const T* x, const T* 
                   T* dbias) noexcept;
 
 /// Batch norm over all rows (tokens) of a channel. Statistics in two passes over the columns [channel_begin, channel_end):
-/// mean (D), var (D) biased. Rows are summed in fixed blocks, so a call may take any range of channels.
+/// mean (D), var (D) biased. Rows are summed in double, in fixed blocks, so a call may take any range of channels.
 template <class T>
 void batch_norm_stats(int64_t rows, int64_t dim, int64_t channel_begin, int64_t channel_end, const T* x, T* mean, T* var) noexcept;
 

@@ -190,71 +190,9 @@ void row_norm_bwd(RowNorm kind, int64_t rows, int64_t dim, const T* x, const T* 
   }
 }
 
-template <class T>
-void batch_norm_stats(int64_t rows, int64_t dim, int64_t channel_begin, int64_t channel_end, const T* x, T* mean, T* var) {
-  const hn::ScalableTag<T> d;
-  const int64_t width = static_cast<int64_t>(hn::Lanes(d));
-  const auto count = hn::Set(d, static_cast<T>(std::max<int64_t>(rows, 1)));
-  for_each_four_vectors(d, channel_begin, channel_end, [&](int64_t c0, auto io) HWY_ATTR {
-    const int64_t c1 = c0 + width, c2 = c1 + width, c3 = c2 + width;
-    sum_rows(
-        d, rows,
-        [&](int64_t row, auto& a0, auto& a1, auto& a2, auto& a3) HWY_ATTR {
-          const T* from = x + row * dim;
-          a0 = hn::Add(a0, io.template load<0>(d, from + c0));
-          a1 = hn::Add(a1, io.template load<1>(d, from + c1));
-          a2 = hn::Add(a2, io.template load<2>(d, from + c2));
-          a3 = hn::Add(a3, io.template load<3>(d, from + c3));
-        },
-        [&](auto s0, auto s1, auto s2, auto s3) HWY_ATTR {
-          io.template store<0>(d, hn::Div(s0, count), mean + c0);
-          io.template store<1>(d, hn::Div(s1, count), mean + c1);
-          io.template store<2>(d, hn::Div(s2, count), mean + c2);
-          io.template store<3>(d, hn::Div(s3, count), mean + c3);
-        });
-  });
-  // Second pass: squares of the distances e from the mean, less what the mean's own rounding adds, (sum(e) / rows)^2. Never below zero; a NaN stays.
-  const auto spread = [&](auto e, auto e2) HWY_ATTR {
-    const auto offset = hn::Div(e, count);
-    const auto v = hn::NegMulAdd(offset, offset, hn::Div(e2, count));
-    return hn::IfThenZeroElse(hn::Lt(v, hn::Zero(d)), v);
-  };
-  for_each_two_vectors(d, channel_begin, channel_end, [&](int64_t c0, auto io) HWY_ATTR {
-    const int64_t c1 = c0 + width;
-    const auto m0 = io.template load<0>(d, mean + c0), m1 = io.template load<1>(d, mean + c1);
-    sum_rows(
-        d, rows,
-        [&](int64_t row, auto& e0, auto& q0, auto& e1, auto& q1) HWY_ATTR {
-          const T* from = x + row * dim;
-          const auto x0 = hn::Sub(io.template load<0>(d, from + c0), m0), x1 = hn::Sub(io.template load<1>(d, from + c1), m1);
-          e0 = hn::Add(e0, x0);
-          q0 = hn::MulAdd(x0, x0, q0);
-          e1 = hn::Add(e1, x1);
-          q1 = hn::MulAdd(x1, x1, q1);
-        },
-        [&](auto e0, auto q0, auto e1, auto q1) HWY_ATTR {
-          io.template store<0>(d, spread(e0, q0), var + c0);
-          io.template store<1>(d, spread(e1, q1), var + c1);
-        });
-  });
-}
-
-template <class T>
-void batch_norm_apply(int64_t row_begin, int64_t row_end, int64_t dim, const T* x, const T* mean, const T* rstd, const T* weight, const T* bias,
-                      T* y) {
-  const hn::ScalableTag<T> d;
-  for (int64_t row = row_begin; row < row_end; ++row) {
-    for_each_vector(d, dim, [&](int64_t c, auto io) HWY_ATTR {
-      const auto normed = hn::Mul(hn::Sub(io.load(d, x + row * dim + c), io.load(d, mean + c)), io.load(d, rstd + c));
-      const auto w = weight != nullptr ? io.load(d, weight + c) : hn::Set(d, T{1});
-      const auto scaled = bias != nullptr ? hn::MulAdd(normed, w, io.load(d, bias + c)) : hn::Mul(normed, w);
-      io.store(d, scaled, y + row * dim + c);
-    });
-  }
-}
-
-// The backward of the batch norm works in double whatever T is. Both sums are taken off every row: an error in one of them would be the same in all
-// rows, and later sums over the rows (of a bias before the norm, say) would count it so many times; rounding each dx by itself is random and is not.
+// Sums over the rows of a batch norm are taken in double whatever T is. Mean, spread and the backward's two sums act on every row: an error in one of
+// them would be the same in all rows, and later sums over the rows (of a bias before the norm, say) would count it so many times; rounding each row's
+// result by itself is random and is not.
 template <class T>
 using WideTag = hn::ScalableTag<double>;
 template <class T>
@@ -275,6 +213,70 @@ HWY_INLINE hn::Vec<NarrowTag<T>> narrow(hn::Vec<WideTag<T>> v) {
     return v;
   } else {
     return hn::DemoteTo(NarrowTag<T>(), v);
+  }
+}
+
+template <class T>
+void batch_norm_stats(int64_t rows, int64_t dim, int64_t channel_begin, int64_t channel_end, const T* x, T* mean, T* var) {
+  const WideTag<T> d;
+  const NarrowTag<T> n;
+  const int64_t width = static_cast<int64_t>(hn::Lanes(d));
+  const auto count = hn::Set(d, static_cast<double>(std::max<int64_t>(rows, 1)));
+  for_each_four_vectors(d, channel_begin, channel_end, [&](int64_t c0, auto io) HWY_ATTR {
+    const int64_t c1 = c0 + width, c2 = c1 + width, c3 = c2 + width;
+    sum_rows(
+        d, rows,
+        [&](int64_t row, auto& a0, auto& a1, auto& a2, auto& a3) HWY_ATTR {
+          const T* from = x + row * dim;
+          a0 = hn::Add(a0, widen<T>(io.template load<0>(n, from + c0)));
+          a1 = hn::Add(a1, widen<T>(io.template load<1>(n, from + c1)));
+          a2 = hn::Add(a2, widen<T>(io.template load<2>(n, from + c2)));
+          a3 = hn::Add(a3, widen<T>(io.template load<3>(n, from + c3)));
+        },
+        [&](auto s0, auto s1, auto s2, auto s3) HWY_ATTR {
+          io.template store<0>(n, narrow<T>(hn::Div(s0, count)), mean + c0);
+          io.template store<1>(n, narrow<T>(hn::Div(s1, count)), mean + c1);
+          io.template store<2>(n, narrow<T>(hn::Div(s2, count)), mean + c2);
+          io.template store<3>(n, narrow<T>(hn::Div(s3, count)), mean + c3);
+        });
+  });
+  // Second pass: squares of the distances e from the mean, less what the mean's own rounding adds, (sum(e) / rows)^2. Never below zero; a NaN stays.
+  const auto spread = [&](auto e, auto e2) HWY_ATTR {
+    const auto offset = hn::Div(e, count);
+    const auto v = hn::NegMulAdd(offset, offset, hn::Div(e2, count));
+    return narrow<T>(hn::IfThenZeroElse(hn::Lt(v, hn::Zero(d)), v));
+  };
+  for_each_two_vectors(d, channel_begin, channel_end, [&](int64_t c0, auto io) HWY_ATTR {
+    const int64_t c1 = c0 + width;
+    const auto m0 = widen<T>(io.template load<0>(n, mean + c0)), m1 = widen<T>(io.template load<1>(n, mean + c1));
+    sum_rows(
+        d, rows,
+        [&](int64_t row, auto& e0, auto& q0, auto& e1, auto& q1) HWY_ATTR {
+          const T* from = x + row * dim;
+          const auto x0 = hn::Sub(widen<T>(io.template load<0>(n, from + c0)), m0), x1 = hn::Sub(widen<T>(io.template load<1>(n, from + c1)), m1);
+          e0 = hn::Add(e0, x0);
+          q0 = hn::MulAdd(x0, x0, q0);
+          e1 = hn::Add(e1, x1);
+          q1 = hn::MulAdd(x1, x1, q1);
+        },
+        [&](auto e0, auto q0, auto e1, auto q1) HWY_ATTR {
+          io.template store<0>(n, spread(e0, q0), var + c0);
+          io.template store<1>(n, spread(e1, q1), var + c1);
+        });
+  });
+}
+
+template <class T>
+void batch_norm_apply(int64_t row_begin, int64_t row_end, int64_t dim, const T* x, const T* mean, const T* rstd, const T* weight, const T* bias,
+                      T* y) {
+  const hn::ScalableTag<T> d;
+  for (int64_t row = row_begin; row < row_end; ++row) {
+    for_each_vector(d, dim, [&](int64_t c, auto io) HWY_ATTR {
+      const auto normed = hn::Mul(hn::Sub(io.load(d, x + row * dim + c), io.load(d, mean + c)), io.load(d, rstd + c));
+      const auto w = weight != nullptr ? io.load(d, weight + c) : hn::Set(d, T{1});
+      const auto scaled = bias != nullptr ? hn::MulAdd(normed, w, io.load(d, bias + c)) : hn::Mul(normed, w);
+      io.store(d, scaled, y + row * dim + c);
+    });
   }
 }
 
