@@ -119,7 +119,9 @@ class Compare(BenchTest):
     def test_an_interrupted_run_leaves_whole_lines(self):
         self.make(behave="slow")
         words = ["--recipes", "bench/a", "--modes", "train", "--rates", ".5,1", "--rivals", "", "--repetitions", "1"]
-        process = subprocess.Popen(self.command(*words), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        # A shell starts what it puts into the background with SIGINT ignored, and children inherit that: a terminal's programs have it at its default.
+        process = subprocess.Popen(self.command(*words), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                                   preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))
         deadline = time.time() + 60
         while len(self.calls() if (self.dir / "calls").exists() else []) < 2 and time.time() < deadline:
             time.sleep(0.05)
