@@ -12,12 +12,21 @@ using torch::jit::Stack;
 /// y, active, probability: what every backend gives for these arguments.
 void push_result_shapes(Stack* stack, const SeqBoatLayerArguments& a) {
   const auto routed = a.router_weight.defined() ? a.x.sym_size(0) : c10::SymInt(0);
-  torch::jit::push(*stack, at::empty_like(a.x), at::empty_symint({routed}, a.x.options().dtype(at::kByte)),
+  torch::jit::push(*stack, contiguous_like(a.x), at::empty_symint({routed}, a.x.options().dtype(at::kByte)),
                    at::empty_symint({routed}, a.x.options()));
 }
 
 void layer_meta(const c10::OperatorHandle&, Stack* stack) {
   push_result_shapes(stack, pop_arguments(stack));
+}
+
+void layer_backward_meta(const c10::OperatorHandle&, Stack* stack) {
+  const SeqBoatLayerArguments arguments = pop_arguments(stack);
+  torch::jit::drop(*stack, 5);  // the gradients and what was kept
+  c10::List<std::optional<at::Tensor>> out;
+  std::apply([&](const auto&... t) { (out.push_back(t.defined() ? std::optional<at::Tensor>(contiguous_like(t)) : std::nullopt), ...); },
+             layer_parameters(arguments));
+  torch::jit::push(*stack, std::move(out));
 }
 
 }  // namespace
@@ -45,6 +54,7 @@ TORCH_LIBRARY_FRAGMENT(seqboat, m) {
 
 TORCH_LIBRARY_IMPL(seqboat, Meta, m) {
   m.impl("seqboat_layer", torch::CppFunction::makeFromBoxedFunction<&layer_meta>());
+  m.impl("_seqboat_layer_backward", torch::CppFunction::makeFromBoxedFunction<&layer_backward_meta>());
 }
 
 }  // namespace seqboat::ops
