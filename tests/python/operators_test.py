@@ -5,6 +5,8 @@ import warnings
 
 import support  # noqa: F401
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.fx.experimental.symbolic_shapes import ShapeEnv
 from torch.library import opcheck
 
 OPS = torch.ops.seqboat
@@ -126,6 +128,29 @@ class Operators(unittest.TestCase):
                     seen.add(name)
         everything = {name.split("::")[1] for name in torch._C._dispatch_get_all_op_names() if name.startswith("seqboat::")}
         self.assertEqual(seen, everything)
+
+    def test_shapes_that_depend_on_the_data(self):
+        """opcheck passes over these: what is symbolic must be what the data decide, and the rest what the kernel gives."""
+        compared = 0
+        for name, arguments in samples(torch.float32):
+            if name not in ("active_index", "_seqboat_layer_forward"):
+                continue
+            op = getattr(OPS, name)
+            names = [argument.name for argument in op.default._schema.arguments]
+            given = dict(zip(names, arguments))
+            chooses = name == "active_index" or (given["router_weight"] is not None and not given["keep_inputs_only"])
+            with FakeTensorMode(shape_env=ShapeEnv()) as mode:
+                fake = op(*(mode.from_tensor(t, static_shapes=True) if isinstance(t, torch.Tensor) else t for t in arguments))
+            active = op(*arguments)[1].sum().item() if name != "active_index" else K
+            symbolic = 0
+            for got, want in zip(fake, op(*arguments), strict=True):
+                self.assertEqual((got.dtype, got.dim()), (want.dtype, want.dim()))
+                for size, real in zip(got.shape, want.shape):
+                    symbolic += isinstance(size, torch.SymInt)
+                    self.assertEqual(real, active if isinstance(size, torch.SymInt) else size)
+            self.assertEqual(symbolic, (2 if name == "active_index" else 1) if chooses else 0)
+            compared += 1
+        self.assertEqual(compared, 5)
 
     def test_memory_in_another_order_changes_no_bit(self):
         for name, arguments in samples(torch.float32):
