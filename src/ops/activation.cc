@@ -14,8 +14,8 @@ TORCH_LIBRARY_FRAGMENT(seqboat, m) {
 }
 
 TORCH_LIBRARY_IMPL(seqboat, Meta, m) {
-  m.impl("activation", [](const Tensor& x, c10::string_view) { return at::empty_like(x); });
-  m.impl("_activation_backward", [](const Tensor&, const Tensor& x, c10::string_view) { return at::empty_like(x); });
+  m.impl("activation", [](const Tensor& x, c10::string_view) { return contiguous_like(x); });
+  m.impl("_activation_backward", [](const Tensor&, const Tensor& x, c10::string_view) { return contiguous_like(x); });
 }
 
 }  // namespace seqboat::ops

@@ -82,6 +82,11 @@ inline std::optional<at::Tensor> contiguous(const std::optional<at::Tensor>& t) 
   return t->contiguous();
 }
 
+/// Room for what a kernel makes of t or of its gradient: contiguous, whatever t is. Meta registrations must say what the kernels do.
+inline at::Tensor contiguous_like(const at::Tensor& t) {
+  return at::empty_like(t, t.options(), at::MemoryFormat::Contiguous);
+}
+
 inline void check_floating(const char* op, const char* name, const at::Tensor& t) {
   TORCH_CHECK(t.scalar_type() == at::kFloat || t.scalar_type() == at::kDouble, "seqboat::", op, ": ", name, " must be float32 or float64, got ",
               t.scalar_type());

@@ -18,7 +18,7 @@ std::tuple<Tensor, Tensor> ema_scan_meta(const Tensor& x, const Tensor& cu_seqle
                                          bool bidirectional, const std::optional<Tensor>&, const std::optional<Tensor>&) {
   Tensor state =
       bidirectional ? at::empty({0}, x.options()) : at::empty_symint({cu_seqlens.sym_size(0) - 1, x.sym_size(1), q.sym_size(1)}, x.options());
-  return {at::empty_like(x), state};
+  return {contiguous_like(x), state};
 }
 
 std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> ema_scan_backward_meta(const Tensor&, const std::optional<Tensor>&, const Tensor& x,
@@ -26,12 +26,12 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> ema_scan_backward_met
                                                                                   const Tensor& omega, int64_t, bool,
                                                                                   const std::optional<Tensor>& state,
                                                                                   const std::optional<Tensor>& history) {
-  return {at::empty_like(x),
-          at::empty_like(q),
-          at::empty_like(c),
-          at::empty_like(omega),
-          present(state) ? at::empty_like(*state) : Tensor(),
-          present(history) ? at::empty_like(*history) : Tensor()};
+  return {contiguous_like(x),
+          contiguous_like(q),
+          contiguous_like(c),
+          contiguous_like(omega),
+          present(state) ? contiguous_like(*state) : Tensor(),
+          present(history) ? contiguous_like(*history) : Tensor()};
 }
 
 }  // namespace

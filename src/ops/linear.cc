@@ -15,7 +15,7 @@ Tensor linear_meta(const Tensor& x, const Tensor& weight, const std::optional<Te
 }
 
 std::tuple<Tensor, Tensor, Tensor> linear_backward_meta(const Tensor& grad_y, const Tensor& x, const Tensor& weight, std::array<bool, 3> mask) {
-  return {mask[0] ? at::empty_like(x) : Tensor(), mask[1] ? at::empty_like(weight) : Tensor(),
+  return {mask[0] ? contiguous_like(x) : Tensor(), mask[1] ? contiguous_like(weight) : Tensor(),
           mask[2] ? at::empty_symint({weight.sym_size(0)}, grad_y.options()) : Tensor()};
 }
 

@@ -36,21 +36,22 @@ TORCH_LIBRARY_FRAGMENT(seqboat, m) {
 TORCH_LIBRARY_IMPL(seqboat, Meta, m) {
   m.impl("row_norm", [](const Tensor& x, const OptionalTensor&, const OptionalTensor&, c10::string_view kind, double) {
     const auto rows = x.sym_size(0);
-    return std::make_tuple(at::empty_like(x), kind == "layernorm" ? at::empty_symint({rows}, x.options()) : at::empty({0}, x.options()),
+    return std::make_tuple(contiguous_like(x), kind == "layernorm" ? at::empty_symint({rows}, x.options()) : at::empty({0}, x.options()),
                            at::empty_symint({rows}, x.options()));
   });
   m.impl("_row_norm_backward", [](const Tensor&, const Tensor& x, const OptionalTensor& weight, const Tensor&, const Tensor&, c10::string_view,
                                   bool has_bias) {
-    return std::make_tuple(at::empty_like(x), present(weight) ? at::empty_like(*weight) : Tensor(), has_bias ? at::empty_like(*weight) : Tensor());
+    return std::make_tuple(contiguous_like(x), present(weight) ? contiguous_like(*weight) : Tensor(), has_bias ? contiguous_like(*weight) : Tensor());
   });
   m.impl("batch_norm_stats", [](const Tensor& x) {
     return std::make_tuple(at::empty_symint({x.sym_size(1)}, x.options()), at::empty_symint({x.sym_size(1)}, x.options()));
   });
-  m.impl("batch_norm",
-         [](const Tensor& x, const OptionalTensor&, const OptionalTensor&, const Tensor&, const Tensor&, bool, double) { return at::empty_like(x); });
+  m.impl("batch_norm", [](const Tensor& x, const OptionalTensor&, const OptionalTensor&, const Tensor&, const Tensor&, bool, double) {
+    return contiguous_like(x);
+  });
   m.impl("_batch_norm_backward",
          [](const Tensor&, const Tensor& x, const OptionalTensor& weight, const Tensor&, const Tensor&, bool, double, bool has_bias) {
-           return std::make_tuple(at::empty_like(x), present(weight) ? at::empty_like(*weight) : Tensor(),
+           return std::make_tuple(contiguous_like(x), present(weight) ? contiguous_like(*weight) : Tensor(),
                                   has_bias ? at::empty_symint({x.sym_size(1)}, x.options()) : Tensor());
          });
 }

@@ -23,7 +23,7 @@ TORCH_LIBRARY_IMPL(seqboat, Meta, m) {
                            at::empty_symint({rows}, logits.options()));
   });
   m.impl("_router_backward", [](const std::optional<Tensor>&, const std::optional<Tensor>&, const Tensor& logits, const Tensor& log_temperature,
-                                double, const Tensor&) { return std::make_tuple(at::empty_like(logits), at::empty_like(log_temperature)); });
+                                double, const Tensor&) { return std::make_tuple(contiguous_like(logits), contiguous_like(log_temperature)); });
 }
 
 }  // namespace seqboat::ops

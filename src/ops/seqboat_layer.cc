@@ -13,12 +13,21 @@ using torch::jit::Stack;
 void push_result_shapes(Stack* stack, const SeqBoatLayerArguments& a) {
   const auto tokens_if = [&](bool condition) { return condition ? a.x.sym_size(0) : c10::SymInt(0); };
   const auto decided = tokens_if(a.router_weight.defined() || a.forced.defined()), routed = tokens_if(a.router_weight.defined());
-  torch::jit::push(*stack, at::empty_like(a.x), at::empty_symint({decided}, a.x.options().dtype(at::kByte)),
+  torch::jit::push(*stack, contiguous_like(a.x), at::empty_symint({decided}, a.x.options().dtype(at::kByte)),
                    at::empty_symint({routed}, a.x.options()));
 }
 
 void layer_meta(const c10::OperatorHandle&, Stack* stack) {
   push_result_shapes(stack, pop_arguments(stack));
+}
+
+void layer_backward_meta(const c10::OperatorHandle&, Stack* stack) {
+  const SeqBoatLayerArguments arguments = pop_arguments(stack);
+  torch::jit::drop(*stack, 5);  // the gradients and what was kept
+  c10::List<std::optional<at::Tensor>> out;
+  std::apply([&](const auto&... t) { (out.push_back(t.defined() ? std::optional<at::Tensor>(contiguous_like(t)) : std::nullopt), ...); },
+             layer_parameters(arguments));
+  torch::jit::push(*stack, std::move(out));
 }
 
 }  // namespace
@@ -46,6 +55,7 @@ TORCH_LIBRARY_FRAGMENT(seqboat, m) {
 
 TORCH_LIBRARY_IMPL(seqboat, Meta, m) {
   m.impl("seqboat_layer", torch::CppFunction::makeFromBoxedFunction<&layer_meta>());
+  m.impl("_seqboat_layer_backward", torch::CppFunction::makeFromBoxedFunction<&layer_backward_meta>());
 }
 
 }  // namespace seqboat::ops

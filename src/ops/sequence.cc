@@ -47,10 +47,10 @@ TORCH_LIBRARY_IMPL(seqboat, Meta, m) {
     return at::empty_symint({vocab, grad_y.sym_size(1)}, grad_y.options());
   });
   m.impl("dropout",
-         [](const Tensor& x, double, int64_t, int64_t, int64_t, int64_t, int64_t, const Tensor&, const Tensor&) { return at::empty_like(x); });
+         [](const Tensor& x, double, int64_t, int64_t, int64_t, int64_t, int64_t, const Tensor&, const Tensor&) { return contiguous_like(x); });
   m.impl("cross_entropy_sum",
-         [](const Tensor& logits, const Tensor&) { return std::make_tuple(at::empty({1}, logits.options()), at::empty_like(logits)); });
-  m.impl("_cross_entropy_backward", [](const Tensor&, const Tensor& log_probs, const Tensor&) { return at::empty_like(log_probs); });
+         [](const Tensor& logits, const Tensor&) { return std::make_tuple(at::empty({1}, logits.options()), contiguous_like(logits)); });
+  m.impl("_cross_entropy_backward", [](const Tensor&, const Tensor& log_probs, const Tensor&) { return contiguous_like(log_probs); });
 }
 
 }  // namespace seqboat::ops

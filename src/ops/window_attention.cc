@@ -27,15 +27,15 @@ TORCH_LIBRARY_FRAGMENT(seqboat, m) {
 }
 
 TORCH_LIBRARY_IMPL(seqboat, Meta, m) {
-  m.impl("rotary", [](const Tensor& x, const Tensor&, bool) { return at::empty_like(x); });
+  m.impl("rotary", [](const Tensor& x, const Tensor&, bool) { return contiguous_like(x); });
   m.impl("window_attention", [](const Tensor& q, const Tensor&, const Tensor& v, const Tensor&, const Tensor&, const std::optional<Tensor>&,
                                 c10::string_view, int64_t, bool, c10::string_view function) {
-    return std::make_tuple(at::empty_like(v), function == "softmax" ? at::empty_symint({q.sym_size(0)}, q.options()) : at::empty({0}, q.options()));
+    return std::make_tuple(contiguous_like(v), function == "softmax" ? at::empty_symint({q.sym_size(0)}, q.options()) : at::empty({0}, q.options()));
   });
   m.impl("_window_attention_backward", [](const Tensor&, const Tensor& q, const Tensor& k, const Tensor& v, const Tensor&, const Tensor&,
                                           const std::optional<Tensor>& bias_table, c10::string_view, int64_t, bool, c10::string_view, const Tensor&,
                                           const Tensor&) {
-    return std::make_tuple(at::empty_like(q), at::empty_like(k), at::empty_like(v), present(bias_table) ? at::empty_like(*bias_table) : Tensor());
+    return std::make_tuple(contiguous_like(q), contiguous_like(k), contiguous_like(v), present(bias_table) ? contiguous_like(*bias_table) : Tensor());
   });
 }
 

@@ -8,6 +8,7 @@
 
 /// The operators of seqboat on packed data, as C++ functions over the dispatcher (torch.ops.seqboat.* in Python). Each is differentiable unless
 /// said otherwise, for float32 and float64; misuse is a c10::Error that names the operator, what was expected and what was found.
+/// Gradients can be differentiated again through compress, extract, rotary and dropout; elsewhere create_graph is an error.
 /// Shapes: M packed tokens, B sequences, D channels, K active tokens, Z query/key width, H value width, N EMA states.
 /// Given the same input row (and its own sequence) a row of the output has the same bits in any batch and at any thread count.
 namespace seqboat::ops {

@@ -64,6 +64,7 @@ struct SeqBoatLayerResult {
 ///
 /// Keeps for the backward, a layer: x, and per token 2D + 4 numbers (the EMA's output, the last SiLU's argument, statistics of the norm, router's
 /// logits), per active token Z + 3H + 1 (the unit's projection before SiLU, the attention's output, log-sum-exp). keep_inputs_only: x alone.
+/// So it is also while a graph is traced (torch.compile, torch.export) of a layer that chooses tokens: the size of the rest depends on the data.
 SeqBoatLayerResult seqboat_layer(const SeqBoatLayerArguments& arguments);
 
 }  // namespace seqboat::ops

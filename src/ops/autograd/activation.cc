@@ -11,6 +11,7 @@ struct ActivationFunction : torch::autograd::Function<ActivationFunction> {
     return activation(x, function);
   }
   static variable_list backward(AutogradContext* ctx, const variable_list& grads) {
+    refuse_second_derivative("activation");
     const Tensor x = ctx->get_saved_variables()[0];
     const std::string function = ctx->saved_data["function"].toStringRef();
     return {SEQBOAT_OP("_activation_backward", Tensor(const Tensor&, const Tensor&, c10::string_view)).call(grads[0], x, function), Tensor()};

@@ -17,6 +17,7 @@ struct EmaScan : torch::autograd::Function<EmaScan> {
     return {y, state_out};
   }
   static variable_list backward(AutogradContext* ctx, const variable_list& grads) {
+    refuse_second_derivative("ema_scan");
     const auto saved = ctx->get_saved_variables();
     const auto optional = [](const Tensor& t) { return t.defined() ? std::optional<Tensor>(t) : std::nullopt; };
     const Tensor grad_y = grads[0].defined() ? grads[0] : at::zeros_like(saved[0]);

@@ -11,6 +11,7 @@ struct Linear : torch::autograd::Function<Linear> {
     return ops::linear(x, weight, bias);
   }
   static variable_list backward(AutogradContext* ctx, const variable_list& grads) {
+    refuse_second_derivative("linear");
     const auto saved = ctx->get_saved_variables();
     const std::array<bool, 3> mask{ctx->needs_input_grad(0), ctx->needs_input_grad(1),
                                    ctx->saved_data["has_bias"].toBool() && ctx->needs_input_grad(2)};

@@ -19,6 +19,7 @@ struct RowNormFunction : torch::autograd::Function<RowNormFunction> {
     return {y, mean, rstd};
   }
   static variable_list backward(AutogradContext* ctx, const variable_list& grads) {
+    refuse_second_derivative("row_norm");
     const auto s = ctx->get_saved_variables();
     auto [gx, gw, gb] =
         SEQBOAT_OP("_row_norm_backward",
@@ -39,6 +40,7 @@ struct BatchNormFunction : torch::autograd::Function<BatchNormFunction> {
     return ops::batch_norm(x, weight, bias, mean, var, batch_stats, eps);
   }
   static variable_list backward(AutogradContext* ctx, const variable_list& grads) {
+    refuse_second_derivative("batch_norm");
     const auto s = ctx->get_saved_variables();
     auto [gx, gw, gb] = SEQBOAT_OP("_batch_norm_backward",
                                    Triple(const Tensor&, const Tensor&, const OptionalTensor&, const Tensor&, const Tensor&, bool, double, bool))

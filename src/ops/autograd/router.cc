@@ -15,6 +15,7 @@ struct Router : torch::autograd::Function<Router> {
     return {active, p, probability};
   }
   static variable_list backward(AutogradContext* ctx, const variable_list& grads) {
+    refuse_second_derivative("router");
     const auto saved = ctx->get_saved_variables();
     auto [grad_logits, grad_temperature] =
         SEQBOAT_OP("_router_backward", std::tuple<Tensor, Tensor>(const std::optional<Tensor>&, const std::optional<Tensor>&, const Tensor&,

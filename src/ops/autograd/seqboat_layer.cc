@@ -32,6 +32,7 @@ struct SeqBoatLayer : torch::autograd::Function<SeqBoatLayer> {
   }
 
   static variable_list backward(AutogradContext* ctx, const variable_list& grads) {
+    refuse_second_derivative("seqboat_layer");
     static const auto op = c10::Dispatcher::singleton().findSchemaOrThrow("seqboat::_seqboat_layer_backward", "");
     const variable_list saved = ctx->get_saved_variables();
     SeqBoatLayerArguments arguments;
@@ -63,7 +64,10 @@ struct SeqBoatLayer : torch::autograd::Function<SeqBoatLayer> {
 };
 
 void layer_autograd(const c10::OperatorHandle&, Stack* stack) {
-  const SeqBoatLayerArguments arguments = pop_arguments(stack);
+  SeqBoatLayerArguments arguments = pop_arguments(stack);
+  // A graph that is being traced (torch.compile, torch.export) has to know the sizes of what it keeps, and those of chosen tokens depend on the data.
+  const bool chooses = arguments.router_weight.defined() || arguments.forced.defined();
+  if (chooses && arguments.x.unsafeGetTensorImpl()->is_python_dispatch()) arguments.keep_inputs_only = true;
   const auto parameters = layer_parameters(arguments);
   const bool needs_gradient =
       at::GradMode::is_enabled() && std::apply([](const auto&... t) { return ((t.defined() && t.requires_grad()) || ...); }, parameters);

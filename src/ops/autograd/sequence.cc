@@ -12,6 +12,7 @@ struct SegmentSum : torch::autograd::Function<SegmentSum> {
     return ops::segment_sum(x, cu_seqlens, mean);
   }
   static variable_list backward(AutogradContext* ctx, const variable_list& grads) {
+    refuse_second_derivative("segment_sum");
     return {SEQBOAT_OP("_segment_sum_backward", Tensor(const Tensor&, const Tensor&, bool, c10::SymInt))
                 .call(grads[0], ctx->get_saved_variables()[0], ctx->saved_data["mean"].toBool(), ctx->saved_data["tokens"].toSymInt()),
             Tensor(), Tensor()};
@@ -26,6 +27,7 @@ struct Embedding : torch::autograd::Function<Embedding> {
     return ops::embedding(weight, tokens);
   }
   static variable_list backward(AutogradContext* ctx, const variable_list& grads) {
+    refuse_second_derivative("embedding");
     return {SEQBOAT_OP("_embedding_backward", Tensor(const Tensor&, const Tensor&, c10::SymInt))
                 .call(grads[0], ctx->get_saved_variables()[0], ctx->saved_data["vocab"].toSymInt()),
             Tensor()};
@@ -60,6 +62,7 @@ struct CrossEntropySum : torch::autograd::Function<CrossEntropySum> {
     return {loss, log_probs};
   }
   static variable_list backward(AutogradContext* ctx, const variable_list& grads) {
+    refuse_second_derivative("cross_entropy_sum");
     const auto saved = ctx->get_saved_variables();
     return {SEQBOAT_OP("_cross_entropy_backward", Tensor(const Tensor&, const Tensor&, const Tensor&)).call(grads[0], saved[0], saved[1]), Tensor()};
   }

@@ -20,6 +20,7 @@ struct WindowAttention : torch::autograd::Function<WindowAttention> {
     return {out, lse};
   }
   static variable_list backward(AutogradContext* ctx, const variable_list& grads) {
+    refuse_second_derivative("window_attention");
     const auto s = ctx->get_saved_variables();
     const std::optional<Tensor> table = s[5].defined() ? std::optional<Tensor>(s[5]) : std::nullopt;
     auto [gq, gk, gv, gtable] =

@@ -188,7 +188,8 @@ LayerView<T> make_view(const SeqBoatLayerArguments& a, std::vector<T>* rstd) {
   return v;
 }
 
-/// What a forward gives; the last two are empty where no activations are kept.
+/// What a forward gives: tokens (M (2D+4)) and active_tokens (K, Z+3H+1), both empty where no activations are kept. K is an extent of its own: a
+/// tracer (register_fake in Python) gives it a name, and finds it in no product.
 struct Kept {
   Tensor y, active, probability, tokens, active_tokens;
 };
@@ -199,21 +200,26 @@ Kept run_forward(const SeqBoatLayerArguments& given, bool keeps_activations) {
   const int64_t tokens = a.x.size(0), d = a.x.size(1), routed = a.router_weight.defined() ? tokens : 0;
   const int64_t decided = a.router_weight.defined() || a.forced.defined() ? tokens : 0;
   const auto empty = [&](int64_t count) { return at::empty({count}, a.x.options()); };
-  Kept out{at::empty_like(a.x), at::empty({decided}, a.x.options().dtype(at::kByte)), empty(routed), empty(0), empty(0)};
+  Kept out{at::empty_like(a.x), at::empty({decided}, a.x.options().dtype(at::kByte)), empty(routed), empty(0), Tensor()};
   SEQBOAT_DISPATCH(a.x, "seqboat::seqboat_layer", [&] {
     using T = scalar_t;
     std::vector<T> rstd;
     const LayerView<T> v = make_view<T>(a, &rstd);
     Scratch& scratch = Scratch::mine();
     const Scratch::Frame frame(scratch);
+    const int64_t row = KeptActive<T>::size(1, v.width, v.d_hidden);
+    out.active_tokens = at::empty({0, row}, a.x.options());
     if (keeps_activations) out.tokens = empty(KeptTokens<T>::size(tokens, d));
-    T* kept_tokens = keeps_activations ? out.tokens.mutable_data_ptr<T>() : scratch.take<T>(KeptTokens<T>::size(tokens, d));
-    layer_forward<T>(v, KeptTokens<T>(kept_tokens, tokens, d),
+    const KeptTokens<T> kept(keeps_activations ? out.tokens.mutable_data_ptr<T>() : scratch.take<T>(KeptTokens<T>::size(tokens, d)), tokens, d);
+    // Not every norm has a mean, not every layer logits, not every attention a log-sum-exp: an output holds no memory that nobody wrote.
+    std::fill_n(kept.mean, keeps_activations ? 4 * tokens : 0, T(0));
+    layer_forward<T>(v, kept,
                      [&](int64_t count) {
-                       const int64_t size = KeptActive<T>::size(count, v.width, v.d_hidden);
-                       if (!keeps_activations) return scratch.take<T>(size);
-                       out.active_tokens = empty(size);
-                       return out.active_tokens.mutable_data_ptr<T>();
+                       if (!keeps_activations) return scratch.take<T>(count * row);
+                       out.active_tokens = at::empty({count, row}, a.x.options());
+                       T* buffer = out.active_tokens.mutable_data_ptr<T>();
+                       std::fill_n(KeptActive<T>(buffer, count, v.width, v.d_hidden).lse, count, T(0));
+                       return buffer;
                      },
                      {out.y.mutable_data_ptr<T>(), decided > 0 ? out.active.mutable_data_ptr<uint8_t>() : nullptr,
                       routed > 0 ? out.probability.mutable_data_ptr<T>() : nullptr});
@@ -224,7 +230,7 @@ Kept run_forward(const SeqBoatLayerArguments& given, bool keeps_activations) {
 std::vector<Tensor> run_backward(const Tensor& grad_y, const Tensor& grad_probability, const Tensor& active, const Tensor& kept_tokens,
                                  const Tensor& kept_active, const SeqBoatLayerArguments& given) {
   SeqBoatLayerArguments a = contiguous_arguments(given);
-  Tensor tokens = kept_tokens, active_tokens = kept_active;
+  Tensor tokens = kept_tokens.contiguous(), active_tokens = kept_active.contiguous();
   if (tokens.numel() == 0 && a.x.numel() > 0) {  // only the inputs were kept
     SeqBoatLayerArguments again = a;
     if (a.router_weight.defined()) again.forced = active;

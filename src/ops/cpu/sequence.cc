@@ -145,8 +145,9 @@ std::tuple<Tensor, Tensor> cross_entropy_sum_cpu(const Tensor& logits, const Ten
   return {loss, log_probs};
 }
 
-Tensor cross_entropy_backward_cpu(const Tensor& grad_loss, const Tensor& log_probs, const Tensor& targets) {
+Tensor cross_entropy_backward_cpu(const Tensor& grad_loss, const Tensor& kept, const Tensor& targets) {
   const PhaseScope phase(Phase::kHead);
+  const Tensor log_probs = kept.contiguous();
   const int64_t classes = log_probs.size(1);
   const int64_t* ids = targets.const_data_ptr<int64_t>();
   Tensor grad = at::empty_like(log_probs);
