@@ -22,6 +22,9 @@ struct OfficialPart {
 /// Parts of a tensor of one official layer (SeqBoatUnit, or the standalone file's SeqBoatLayer). Empty: not a name of the layer.
 std::vector<OfficialPart> official_layer_parts(const std::string& name, bool has_router);
 
+/// Parts of a tensor of an official S4D module (its C has a leading axis of one). Empty: not a name of the module.
+std::vector<OfficialPart> official_s4d_parts(const std::string& name);
+
 /// Parts of a tensor of an official model: LRAModel, SCRawModel, SeqBoatLanguageModel. Empty: not a name of a model. A name that carries nothing
 /// (version markers; the tied output matrix) gives one part with an empty name.
 std::vector<OfficialPart> official_model_parts(const std::string& name, bool has_router, bool tied_output);
