@@ -95,6 +95,7 @@ class Comparison {
 /// Runs one case in the comparison's dtype. Throws for a case it cannot understand.
 void check_ema(const GoldenCase& golden, Comparison& comparison);
 void check_ema_incremental(const GoldenCase& golden, Comparison& comparison);
+void check_s4d(const GoldenCase& golden, Comparison& comparison);
 void check_layer(const GoldenCase& golden, Comparison& comparison);
 void check_mega_layer(const GoldenCase& golden, Comparison& comparison);
 void check_mega_ffn(const GoldenCase& golden, Comparison& comparison);

@@ -1,4 +1,4 @@
-// Cases of one EMA and of one layer.
+// Cases of one state encoder (EMA, S4D) and of one layer.
 
 #include <algorithm>
 
@@ -8,6 +8,7 @@
 #include "seqboat/base/philox.h"
 #include "seqboat/nn/multi_head_ema.h"
 #include "seqboat/nn/official_names.h"
+#include "seqboat/nn/s4d.h"
 #include "seqboat/nn/seqboat_layer.h"
 
 namespace golden {
@@ -17,32 +18,44 @@ namespace nn = seqboat::nn;
 
 namespace {
 
+std::vector<nn::OfficialPart> same_name(const std::string& name) {
+  return {{name}};
+}
+
 nn::MultiHeadEma make_ema(const GoldenCase& golden, torch::ScalarType dtype) {
   PhiloxStream random(0, 0);
   nn::MultiHeadEma ema(golden.meta.at("D").get<int64_t>(), golden.meta.at("ndim").get<int64_t>(), flag(golden.meta, "bidirectional"),
                        integer(golden.meta, "truncation", 0), random);
   ema->to(dtype);
-  nn::load_official(*ema, golden.with_prefix("param."), [](const std::string& name) { return std::vector<nn::OfficialPart>{{name}}; });
+  nn::load_official(*ema, golden.with_prefix("param."), same_name);
   return ema;
+}
+
+/// Output, loss and all gradients of a state encoder over (T, B, D), which may be padded.
+template <class Encoder>
+void check_encoder(const GoldenCase& golden, Encoder& encoder, const nn::PartsOf& parts_of, Comparison& comparison) {
+  const Tensor padded = golden.at("input.x");
+  const int64_t length = padded.size(0), batch = padded.size(1);
+  const Unpadded where = unpad(batch, length, golden.has("input.padding_mask") ? golden.at("input.padding_mask") : Tensor());
+  Tensor x = pack_time_first(padded, where).to(comparison.dtype()).requires_grad_(true);
+  const Tensor weights = pack_time_first(golden.at("loss_w"), where);
+  const Tensor y = encoder(x, where.cu_seqlens);
+  const Tensor loss = weighted_sum(y, weights);
+  loss.backward();
+  comparison.output("out.f64", y, pack_time_first(golden.at("out.f64"), where));
+  comparison.loss(loss);
+  comparison.gradient("grad.input.x", x.grad(), pack_time_first(golden.at("grad.input.x"), where));
+  const nn::NamedTensors ours = nn::named_tensors(*encoder);
+  for (const auto& [name, want] : golden.with_prefix("grad.param."))
+    comparison.gradient("grad.param." + name,
+                        nn::assemble_official(parts_of(name), want.sizes(), [&](const std::string& key) { return ours.at(key).grad(); }));
 }
 
 }  // namespace
 
 void check_ema(const GoldenCase& golden, Comparison& comparison) {
   nn::MultiHeadEma ema = make_ema(golden, comparison.dtype());
-  const Tensor padded = golden.at("input.x");
-  const int64_t length = padded.size(0), batch = padded.size(1);
-  const Unpadded where = unpad(batch, length, golden.has("input.padding_mask") ? golden.at("input.padding_mask") : Tensor());
-  Tensor x = pack_time_first(padded, where).to(comparison.dtype()).requires_grad_(true);
-  const Tensor weights = pack_time_first(golden.at("loss_w"), where);
-  const Tensor y = ema(x, where.cu_seqlens);
-  const Tensor loss = weighted_sum(y, weights);
-  loss.backward();
-  comparison.output("out.f64", y, pack_time_first(golden.at("out.f64"), where));
-  comparison.loss(loss);
-  comparison.gradient("grad.input.x", x.grad(), pack_time_first(golden.at("grad.input.x"), where));
-  const nn::NamedTensors ours = nn::named_tensors(*ema);
-  for (const auto& [name, want] : golden.with_prefix("grad.param.")) comparison.gradient("grad.param." + name, ours.at(name).grad());
+  check_encoder(golden, ema, same_name, comparison);
   if (golden.has("kernel.f64")) {
     torch::NoGradGuard no_grad;
     auto [q, c] = ema->coefficients();
@@ -51,6 +64,24 @@ void check_ema(const GoldenCase& golden, Comparison& comparison) {
     Tensor power = torch::ones_like(q);
     for (int64_t l = 0; l < want.size(1); ++l, power = power * q) columns.push_back((c * power).sum(1));
     comparison.value("kernel.f64", torch::stack(columns, 1));
+  }
+}
+
+void check_s4d(const GoldenCase& golden, Comparison& comparison) {
+  const json& ctor = golden.meta.at("ctor");
+  PhiloxStream random(0, 0);
+  nn::S4d s4d(ctor.at("embed_dim").get<int64_t>(), integer(ctor, "ndim", 2), flag(ctor, "bidirectional"), integer(ctor, "truncation", 0), random);
+  s4d->to(comparison.dtype());
+  nn::load_official(*s4d, golden.with_prefix("param."), nn::official_s4d_parts);
+  check_encoder(golden, s4d, nn::official_s4d_parts, comparison);
+  if (golden.has("mid.ssm.kernel")) {
+    torch::NoGradGuard no_grad;
+    auto [d, w] = s4d->coefficients();
+    const Tensor want = golden.at("mid.ssm.kernel"), decay = torch::view_as_complex(d);
+    std::vector<Tensor> columns;
+    Tensor term = torch::view_as_complex(w);
+    for (int64_t l = 0; l < want.size(2); ++l, term = term * decay) columns.push_back(2 * torch::real(term).sum(1));
+    comparison.value("mid.ssm.kernel", torch::stack(columns, 1));
   }
 }
 

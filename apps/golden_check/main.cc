@@ -24,6 +24,7 @@ using golden::GoldenCase;
 const char* const kUnmatchedFlags[] = {"batch_wide_compression", "laplace_mask_leak", "batchnorm_counts_padding"};
 
 std::string reason_to_skip(const GoldenCase& golden, const nlohmann::json& entry) {
+  if (golden.kind.rfind("mega_", 0) == 0) return "the library has no Mega layer";
   if (golden.kind == "op") {
     const std::string op = golden::word(golden.meta, "op", "");
     if (op == "gumbel" || op == "span") return "op " + op + " belongs to the general mechanism";
@@ -38,6 +39,7 @@ std::string reason_to_skip(const GoldenCase& golden, const nlohmann::json& entry
 void run(const GoldenCase& golden, Comparison& comparison) {
   if (golden.kind == "ema") return check_ema(golden, comparison);
   if (golden.kind == "ema_incremental") return check_ema_incremental(golden, comparison);
+  if (golden.kind == "s4d") return check_s4d(golden, comparison);
   if (golden.kind == "layer") return check_layer(golden, comparison);
   if (golden.kind == "model" || golden.kind == "mega_model") return check_model(golden, comparison);
   if (golden.kind == "mega_layer") return check_mega_layer(golden, comparison);

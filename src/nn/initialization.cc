@@ -20,6 +20,10 @@ void fill_normal(torch::Tensor& t, double std, PhiloxStream& random) {
   fill(t, [&] { return std * random.next_normal(); });
 }
 
+void fill_uniform(torch::Tensor& t, double low, double high, PhiloxStream& random) {
+  fill(t, [&] { return low + (high - low) * random.next_uniform(); });
+}
+
 void fill_truncated_normal(torch::Tensor& t, double std, PhiloxStream& random) {
   const double low = 0.5 * std::erfc(2.0 / std::sqrt(2.0));  // distribution function at -2
   fill(t, [&] { return std * normal_quantile(low + (1 - 2 * low) * random.next_uniform()); });

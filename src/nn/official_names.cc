@@ -80,6 +80,15 @@ std::vector<OfficialPart> official_layer_parts(const std::string& name, Official
   return {};
 }
 
+std::vector<OfficialPart> official_s4d_parts(const std::string& name) {
+  static const std::map<std::string, std::string> simple{
+      {"D", "skip"},         {"ssm.kernel.log_dt", "log_dt"}, {"ssm.kernel.inv_A_real", "log_a_real"}, {"ssm.kernel.A_imag", "a_imag"},
+      {"ssm.kernel.B", "b"}, {"ssm.kernel.C", "c"},
+  };
+  if (const auto found = simple.find(name); found != simple.end()) return {{found->second}};
+  return {};
+}
+
 std::optional<OfficialLayerName> official_layer_name(const std::string& name) {
   static const std::regex pattern(R"((?:^|.*\.)(?:layers\.(\d+)\.(?:mega_layer|slag_layer)|seq_layers\.(\d+))(?:\.(.*))?$)");
   std::smatch match;

@@ -2,12 +2,9 @@
 
 #include <cstdint>
 
-namespace seqboat::kernels {
+#include "seqboat/kernels/scan.h"
 
-enum class ScanDirection {
-  kForward,  ///< t = 0, 1, ... : causal
-  kReverse,  ///< t = T-1, ..., 0 : the anti-causal half of a bidirectional EMA
-};
+namespace seqboat::kernels {
 
 /// Packed sequences: rows cu_seqlens[b] .. cu_seqlens[b+1]-1 of x belong to sequence b.
 struct EmaScanShape {
@@ -19,12 +16,7 @@ struct EmaScanShape {
   ScanDirection direction = ScanDirection::kForward;
 };
 
-/// The part of the work that one call does: sequences [seq_begin, seq_end) of channels [channel_begin, channel_end).
-/// Results have the same bits however the work is cut.
-struct EmaScanRange {
-  int64_t seq_begin, seq_end;
-  int64_t channel_begin, channel_end;
-};
+using EmaScanRange = ScanRange;
 
 /// Multi-head EMA as a scan (docs: the convolution with K[d,l] = sum_n c[d,n] q[d,n]^l, l = 0 .. L-1):
 ///

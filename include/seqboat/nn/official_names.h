@@ -29,6 +29,9 @@ OfficialLayer official_layer(const config::ModelConfig& config);
 /// layer. A name that carries nothing gives one part with an empty name.
 std::vector<OfficialPart> official_layer_parts(const std::string& name, OfficialLayer layer);
 
+/// Parts of a tensor of an official S4D module (its C has a leading axis of one). Empty: not a name of the module.
+std::vector<OfficialPart> official_s4d_parts(const std::string& name);
+
 /// Parts of a tensor of an official model: LRAModel, SCRawModel, SeqBoatLanguageModel. Empty: not a name of a model. A name that carries nothing
 /// (version markers; the tied output matrix) gives one part with an empty name.
 std::vector<OfficialPart> official_model_parts(const std::string& name, OfficialLayer layer, bool tied_output);

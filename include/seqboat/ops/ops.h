@@ -9,7 +9,7 @@
 /// The operators of seqboat on packed data, as C++ functions over the dispatcher (torch.ops.seqboat.* in Python). Each is differentiable unless
 /// said otherwise, for float32 and float64; misuse is a c10::Error that names the operator, what was expected and what was found.
 /// Gradients can be differentiated again through compress, extract, rotary and dropout; elsewhere create_graph is an error.
-/// Shapes: M packed tokens, B sequences, D channels, K active tokens, Z query/key width, H value width, N EMA states.
+/// Shapes: M packed tokens, B sequences, D channels, K active tokens, Z query/key width, H value width, N EMA states, P S4D modes.
 /// Given the same input row (and its own sequence) a row of the output has the same bits in any batch and at any thread count.
 namespace seqboat::ops {
 
@@ -25,6 +25,11 @@ Tensor activation(const Tensor& x, const std::string& function);
 /// omega (D). truncation 0 = none. state (B, D, N) and history (B, truncation, D): causal only, from an earlier chunk.
 /// Returns y (M, D) and the final state (B, D, N) (empty when bidirectional).
 std::tuple<Tensor, Tensor> ema_scan(const Tensor& x, const Tensor& cu_seqlens, const Tensor& q, const Tensor& c, const Tensor& omega,
+                                    int64_t truncation, bool bidirectional, const std::optional<Tensor>& state, const std::optional<Tensor>& history);
+
+/// S4D (kernels/s4d_scan.h). As ema_scan, but for d and w (D, P, 2), or (2D, P, 2) when bidirectional: complex numbers [re, im]; skip (D); state and
+/// final state (B, D, P, 2).
+std::tuple<Tensor, Tensor> s4d_scan(const Tensor& x, const Tensor& cu_seqlens, const Tensor& d, const Tensor& w, const Tensor& skip,
                                     int64_t truncation, bool bidirectional, const std::optional<Tensor>& state, const std::optional<Tensor>& history);
 
 /// Tempered softmax router (kernels/router.h). logits (M, 2), log_temperature (1), forced (M) uint8 or none.

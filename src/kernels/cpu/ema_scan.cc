@@ -19,7 +19,7 @@
 #include <type_traits>
 
 #include "hwy/highway.h"
-#include "kernels/cpu/simd_partial-inl.h"
+#include "kernels/cpu/scan_blocks-inl.h"
 #include "seqboat/kernels/ema_scan.h"
 
 #ifndef SEQBOAT_KERNELS_CPU_EMA_SCAN_ONCE_
@@ -66,7 +66,6 @@ struct ParamsArgs {
   T* domega;
 };
 
-constexpr int64_t kBlockSteps = 128;
 constexpr int64_t kGroupVectors = 8;
 constexpr int64_t kChunkStates = 16;
 
@@ -89,16 +88,6 @@ constexpr int kParamsStates = 3;
 constexpr int kParamsStates = 4;
 #endif
 
-/// Into the second-level cache: rows that lie a power of two apart would push each other out of the first.
-template <class T>
-HWY_INLINE void prefetch_next(const T* row) {
-#if defined(__GNUC__)
-  __builtin_prefetch(row, 0, 2);
-#else
-  static_cast<void>(row);
-#endif
-}
-
 /// power[i] = base[i]^exponent in double by repeated squaring: the same bits on every machine.
 template <int64_t kCount, class T>
 void integer_power(const T* base, int64_t exponent, double* power) {
@@ -114,13 +103,6 @@ void integer_power(const T* base, int64_t exponent, double* power) {
     for (int64_t i = 0; i < kCount; ++i) square[i] *= square[i];
   }
 }
-
-/// Rows of one vector each; row t at data + t * stride.
-template <class T>
-struct Rows {
-  T* data = nullptr;
-  ptrdiff_t stride = 0;
-};
 
 /// One block of one vector of channels.
 template <class T>
@@ -239,62 +221,6 @@ void sweep_states(D d, Block<T> block, int64_t n_state, const T* q, const T* c, 
   while (n_state - n >= 1) pass(std::integral_constant<int, 1>());
 }
 
-/// Copies `count` channels of each row to full rows on the stack, zero behind them.
-template <class D, class T>
-void stage_in(D d, int64_t steps, Rows<const T> from, size_t count, T* HWY_RESTRICT to) {
-  for (int64_t t = 0; t < steps; ++t) hn::Store(load_partial(d, from.data + t * from.stride, count), d, to + t * hn::Lanes(d));
-}
-
-template <class D, class T>
-void stage_out(D d, int64_t steps, const T* HWY_RESTRICT from, size_t count, Rows<T> to) {
-  for (int64_t t = 0; t < steps; ++t) store_partial(hn::Load(d, from + t * hn::Lanes(d)), d, to.data + t * to.stride, count);
-}
-
-/// to[v][n][lane] = from[channel of (v, lane)][n_begin + n], zero in lanes without a channel and where from == nullptr.
-template <class D, class T>
-void transpose_in(D d, const T* from, int64_t n_state, int64_t channels, int64_t n_begin, int64_t n_count, T* to) {
-  const int64_t lanes = static_cast<int64_t>(hn::Lanes(d));
-  for (int64_t begin = 0; begin < channels; begin += lanes, to += kChunkStates * lanes) {
-    const int64_t count = std::min(lanes, channels - begin);
-    for (int64_t n = 0; n < n_count; ++n) {
-      T* row = to + n * lanes;
-      int64_t lane = 0;
-      if (from != nullptr) {
-        const T* column = from + begin * n_state + n_begin + n;
-        for (; lane < count; ++lane) row[lane] = column[lane * n_state];
-      }
-      for (; lane < lanes; ++lane) row[lane] = T{0};
-    }
-  }
-}
-
-template <class D, class T>
-void transpose_out(D d, const T* from, int64_t n_state, int64_t channels, int64_t n_begin, int64_t n_count, T* to) {
-  const int64_t lanes = static_cast<int64_t>(hn::Lanes(d));
-  for (int64_t begin = 0; begin < channels; begin += lanes, from += kChunkStates * lanes) {
-    const int64_t count = std::min(lanes, channels - begin);
-    for (int64_t n = 0; n < n_count; ++n) {
-      for (int64_t lane = 0; lane < count; ++lane) to[(begin + lane) * n_state + n_begin + n] = from[n * lanes + lane];
-    }
-  }
-}
-
-/// Whether a call has to compute q^L at all: some sequence is longer than L, or there are inputs from before.
-inline bool any_lagged(const EmaScanShape& shape, const EmaScanRange& range, bool has_history) {
-  if (shape.truncation <= 0) return false;
-  if (has_history) return true;
-  for (int64_t b = range.seq_begin; b < range.seq_end; ++b) {
-    if (shape.cu_seqlens[b + 1] - shape.cu_seqlens[b] > shape.truncation) return true;
-  }
-  return false;
-}
-
-/// Steps of the block that begins at t: up to kBlockSteps, and never across t = border, where the lagged rows change their place.
-inline int64_t block_steps(int64_t t, int64_t seq_len, int64_t border) {
-  const int64_t steps = std::min(kBlockSteps, seq_len - t);
-  return t < border ? std::min(steps, border - t) : steps;
-}
-
 template <Sweep kSweep, class T>
 void run_sweep(const SweepArgs<T>& args) {
   const hn::ScalableTag<T> d;
@@ -324,8 +250,8 @@ void run_sweep(const SweepArgs<T>& args) {
     }
     for (int64_t n_begin = 0; n_begin < n_state; n_begin += kChunkStates) {
       const int64_t n_count = std::min(kChunkStates, n_state - n_begin);
-      transpose_in(d, args.q + group * n_state, n_state, channels, n_begin, n_count, q);
-      transpose_in(d, args.c + group * n_state, n_state, channels, n_begin, n_count, c);
+      transpose_in<kChunkStates>(d, args.q + group * n_state, n_state, channels, n_begin, n_count, q);
+      transpose_in<kChunkStates>(d, args.c + group * n_state, n_state, channels, n_begin, n_count, c);
       if (needs_power) {
         for (int64_t v = 0; v * lanes < channels; ++v) {
           for (int64_t n = 0; n < n_count; ++n) {
@@ -342,7 +268,7 @@ void run_sweep(const SweepArgs<T>& args) {
       for (int64_t b = args.range.seq_begin; b < args.range.seq_end; ++b) {
         const int64_t row_begin = shape.cu_seqlens[b], seq_len = shape.cu_seqlens[b + 1] - row_begin;
         const int64_t state_at = (b * dim + group) * n_state;
-        transpose_in(d, args.state_in == nullptr ? nullptr : args.state_in + state_at, n_state, channels, n_begin, n_count, state);
+        transpose_in<kChunkStates>(d, args.state_in == nullptr ? nullptr : args.state_in + state_at, n_state, channels, n_begin, n_count, state);
         const int64_t first_row = args.from_end ? row_begin + seq_len - 1 : row_begin;
         const T* in = seq_len > 0 ? args.in + first_row * dim + group : nullptr;
         // Of the history's gradient only its L rows are kept: the steps before them compute into the staging block.
@@ -407,7 +333,7 @@ void run_sweep(const SweepArgs<T>& args) {
             if (partial && !discard) stage_out(d, steps, staged_out, count, out_here);
           }
         }
-        if (args.state_out != nullptr) transpose_out(d, state, n_state, channels, n_begin, n_count, args.state_out + state_at);
+        if (args.state_out != nullptr) transpose_out<kChunkStates>(d, state, n_state, channels, n_begin, n_count, args.state_out + state_at);
       }
     }
   }
@@ -484,20 +410,6 @@ HWY_NOINLINE void params_pass(D d, const ParamsBlock<T>& block, const T* HWY_RES
   }
 }
 
-/// sum += sum over the block of dy x, in four interleaved chains.
-template <class D, class T>
-void omega_block(D d, int64_t steps, Rows<const T> x, Rows<const T> dy, T* HWY_RESTRICT sum) {
-  using V = hn::Vec<D>;
-  V acc[4] = {hn::Zero(d), hn::Zero(d), hn::Zero(d), hn::Zero(d)};
-  int64_t t = 0;
-  for (; t + 4 <= steps; t += 4) {
-#pragma GCC unroll 4
-    for (int i = 0; i < 4; ++i) acc[i] = hn::MulAdd(hn::LoadU(d, dy.data + (t + i) * dy.stride), hn::LoadU(d, x.data + (t + i) * x.stride), acc[i]);
-  }
-  for (; t < steps; ++t) acc[0] = hn::MulAdd(hn::LoadU(d, dy.data + t * dy.stride), hn::LoadU(d, x.data + t * x.stride), acc[0]);
-  hn::Store(hn::Add(hn::Load(d, sum), hn::Add(hn::Add(acc[0], acc[1]), hn::Add(acc[2], acc[3]))), d, sum);
-}
-
 template <class T>
 void run_params(const ParamsArgs<T>& args) {
   const hn::ScalableTag<T> d;
@@ -526,7 +438,7 @@ void run_params(const ParamsArgs<T>& args) {
     const int64_t channels = std::min(kGroupVectors * lanes, args.range.channel_end - group);
     for (int64_t n_begin = 0; n_begin < n_state; n_begin += kChunkStates) {
       const int64_t n_count = std::min(kChunkStates, n_state - n_begin);
-      transpose_in(d, args.q + group * n_state, n_state, channels, n_begin, n_count, q);
+      transpose_in<kChunkStates>(d, args.q + group * n_state, n_state, channels, n_begin, n_count, q);
       if (needs_power) {
         for (int64_t v = 0; v * lanes < channels; ++v) {
           for (int64_t n = 0; n < n_count; ++n) {
@@ -542,7 +454,7 @@ void run_params(const ParamsArgs<T>& args) {
       for (int64_t b = args.range.seq_begin; b < args.range.seq_end; ++b) {
         const int64_t row_begin = shape.cu_seqlens[b], seq_len = shape.cu_seqlens[b + 1] - row_begin;
         const int64_t state_at = (b * dim + group) * n_state;
-        transpose_in(d, args.state_in == nullptr ? nullptr : args.state_in + state_at, n_state, channels, n_begin, n_count, state);
+        transpose_in<kChunkStates>(d, args.state_in == nullptr ? nullptr : args.state_in + state_at, n_state, channels, n_begin, n_count, state);
         std::fill_n(derivative, kSize, T{0});
         std::fill_n(dq, kSize, T{0});
         std::fill_n(dc, kSize, T{0});
@@ -604,7 +516,7 @@ void run_params(const ParamsArgs<T>& args) {
             };
             while (n_count - n >= kParamsStates) pass(std::integral_constant<int, kParamsStates>());
             while (n_count - n >= 1) pass(std::integral_constant<int, 1>());
-            if (args.domega != nullptr && n_begin == 0) omega_block(d, steps, block.x, block.dy, domega + v * lanes);
+            if (args.domega != nullptr && n_begin == 0) add_dot(d, steps, block.x, block.dy, domega + v * lanes);
           }
         }
         // dq holds sum_t dy e: c and the final state's gradient come last.
@@ -617,8 +529,8 @@ void run_params(const ParamsArgs<T>& args) {
             dq[at] = value;
           }
         }
-        transpose_out(d, dq, n_state, channels, n_begin, n_count, args.dq + state_at);
-        transpose_out(d, dc, n_state, channels, n_begin, n_count, args.dc + state_at);
+        transpose_out<kChunkStates>(d, dq, n_state, channels, n_begin, n_count, args.dq + state_at);
+        transpose_out<kChunkStates>(d, dc, n_state, channels, n_begin, n_count, args.dc + state_at);
         if (args.domega != nullptr && n_begin == 0) std::copy_n(domega, channels, args.domega + b * dim + group);
       }
     }

@@ -3,6 +3,7 @@
 // Private to src/ops/cpu: the EMA over a whole packed batch, for the single operator and the fused layer alike.
 
 #include "ops/common.h"
+#include "ops/cpu/scan_tasks.h"
 #include "seqboat/kernels/elementwise.h"
 #include "seqboat/kernels/ema_scan.h"
 
@@ -25,25 +26,12 @@ struct EmaArguments {
   kernels::EmaScanShape shape(kernels::ScanDirection direction) const { return {batch, cu_seqlens, channels, n_state, truncation, direction}; }
 };
 
-// One task is one sequence of this many channels: two AVX-512 vectors, one cache line a row in float32 twice.
-inline constexpr int64_t kEmaChannelBlock = 32;
-
-/// Runs f(range) over all sequences and channel blocks.
-template <class F>
-void for_each_ema_task(int64_t batch, int64_t channels, const F& f) {
-  const int64_t blocks = (channels + kEmaChannelBlock - 1) / kEmaChannelBlock;
-  parallel_tasks(batch * blocks, [&](int64_t task) {
-    const int64_t b = task / blocks, channel = task % blocks * kEmaChannelBlock;
-    f(kernels::EmaScanRange{b, b + 1, channel, std::min(channel + kEmaChannelBlock, channels)});
-  });
-}
-
 /// y (sum T, D) is written; state_out (B, D, N) or nullptr.
 template <class T>
 void ema_forward(const EmaArguments<T>& args, const T* x, T* y, T* state_out) {
   const kernels::EmaScanShape ahead = args.shape(kernels::ScanDirection::kForward), back = args.shape(kernels::ScanDirection::kReverse);
   const int64_t half = args.channels * args.n_state;
-  for_each_ema_task(args.batch, args.channels, [&](const kernels::EmaScanRange& range) {
+  for_each_scan_task(args.batch, args.channels, [&](const kernels::ScanRange& range) {
     kernels::ema_scan_fwd<T>(ahead, range, x, args.q, args.c, args.omega, args.state, args.history, y, false, state_out);
     if (args.bidirectional) kernels::ema_scan_fwd<T>(back, range, x, args.q + half, args.c + half, nullptr, nullptr, nullptr, y, true, nullptr);
   });
@@ -75,7 +63,7 @@ void ema_backward(const EmaArguments<T>& args, const T* x, const T* dy, const T*
   T* dq = out.partial;
   T* dc = dq + directions * part;
   T* domega = dc + directions * part;
-  for_each_ema_task(args.batch, args.channels, [&](const kernels::EmaScanRange& range) {
+  for_each_scan_task(args.batch, args.channels, [&](const kernels::ScanRange& range) {
     kernels::ema_scan_bwd_params<T>(ahead, range, x, args.q, args.c, args.state, args.history, dy, dstate, dq, dc, domega);
     kernels::ema_scan_bwd_input<T>(ahead, range, args.q, args.c, args.omega, dy, dstate, out.x, out.accumulate_x, out.state, out.history);
     if (args.bidirectional) {

@@ -63,6 +63,42 @@ TEST(OpGradients, EmaScanThroughTheCarriedState) {
   }
 }
 
+/// Decays (rows, P, 2) inside the unit circle, some of them real.
+Tensor complex_decays(int64_t rows, int64_t modes) {
+  Tensor d = torch::rand({rows, modes, 2}, torch::kFloat64) * 1.2 - 0.6;
+  d.select(1, 0).select(1, 1).zero_();
+  return d.requires_grad_(true);
+}
+
+TEST(OpGradients, S4dScan) {
+  const Tensor cu = offsets({9, 0, 14});
+  for (const bool bidirectional : {false, true}) {
+    for (const int64_t truncation : {0, 5}) {
+      const int64_t rows = bidirectional ? 6 : 3;
+      check_gradients(
+          [&](const Inputs& in) {
+            return std::get<0>(ops::s4d_scan(in[0], cu, in[1], in[2], in[3], truncation, bidirectional, std::nullopt, std::nullopt));
+          },
+          {leaf({23, 3}), complex_decays(rows, 4), leaf({rows, 4, 2}), leaf({3})});
+    }
+  }
+}
+
+TEST(OpGradients, S4dScanThroughTheCarriedState) {
+  const Tensor cu = offsets({9, 6});
+  for (const int64_t truncation : {0, 5}) {
+    Inputs inputs{leaf({15, 3}), complex_decays(3, 4), leaf({3, 4, 2}), leaf({3}), leaf({2, 3, 4, 2})};
+    if (truncation > 0) inputs.push_back(leaf({2, truncation, 3}));
+    check_gradients(
+        [&](const Inputs& in) {
+          auto [y, state] =
+              ops::s4d_scan(in[0], cu, in[1], in[2], in[3], truncation, false, in[4], truncation > 0 ? std::optional<Tensor>(in[5]) : std::nullopt);
+          return torch::cat({y.reshape({-1}), state.reshape({-1})});
+        },
+        inputs);
+  }
+}
+
 TEST(OpGradients, RouterOfActiveTokens) {
   const Tensor forced = torch::ones({11}, torch::kUInt8);
   check_gradients([&](const Inputs& in) { return std::get<1>(ops::router(in[0], in[1], 0.3, forced)); }, {leaf({11, 2}), leaf({1})});

@@ -3,9 +3,13 @@
 #include "seqboat/nn/initialization.h"
 
 #include <cmath>
+#include <nlohmann/json.hpp>
 
+#include "seqboat/base/file_io.h"
 #include "seqboat/base/philox.h"
 #include "seqboat/nn/model.h"
+#include "seqboat/nn/official_names.h"
+#include "seqboat/nn/s4d.h"
 #include "support/torch_checks.h"
 
 namespace seqboat {
@@ -119,6 +123,51 @@ TEST(Initialization, OfficialParameterCounts) {
   retrieval.classes = 2;
   retrieval.d_classifier = 256;
   EXPECT_EQ(parameters(retrieval), 1037354);
+}
+
+// Beside the bounds of the definition stand the values of an official module.
+TEST(Initialization, S4d) {
+  const auto official = nlohmann::json::parse(read_file(std::string(SEQBOAT_SOURCE_DIR) + "/tests/golden/peers/s4d_init.json"));
+  const int64_t dim = official.at("embed_dim").get<int64_t>(), n_state = official.at("ndim").get<int64_t>();
+  PhiloxStream random(1, 1);
+  nn::S4d s4d(dim, n_state, official.at("bidirectional").get<bool>(), 0, random);
+  auto ours = nn::named_tensors(*s4d);
+  EXPECT_EQ(ours.size(), official.at("shapes").size());
+  for (const auto& [name, shape] : official.at("shapes").items()) {
+    const auto parts = nn::official_s4d_parts(name);
+    ASSERT_EQ(parts.size(), 1u) << name;
+    const Tensor t = ours.at(parts[0].ours);
+    const auto want = shape.get<std::vector<int64_t>>();
+    // The official C has an axis of one in front.
+    EXPECT_EQ(t.sizes(), at::IntArrayRef(want).slice(want.front() == 1 ? 1 : 0)) << name;
+  }
+  const Tensor dt = s4d->log_dt.detach(), c = s4d->c.detach(), skip = s4d->skip.detach();
+  const auto rows = 2 * dim;
+  for (const auto& [row, name] : {std::pair(int64_t{0}, "A_imag_row_first"), std::pair(rows - 1, "A_imag_row_last")}) {
+    const Tensor want = torch::tensor(official.at(name).get<std::vector<double>>());
+    EXPECT_TRUE(test::close(s4d->a_imag[row], want.to(torch::kFloat32), test::Tolerance::ulps<float>(1, want.max().item<double>()))) << name;
+  }
+  EXPECT_TRUE((s4d->a_imag.slice(0, 0, dim) == s4d->a_imag[0]).all().item<bool>());
+  EXPECT_TRUE((s4d->a_imag.slice(0, dim) == s4d->a_imag[rows - 1]).all().item<bool>());
+  EXPECT_TRUE((s4d->log_a_real == official.at("inv_A_real_unique").at(0).get<float>()).all().item<bool>());
+  EXPECT_TRUE((s4d->b == torch::tensor(official.at("B_unique").at(0).get<std::vector<float>>())).all().item<bool>());
+
+  const double low = std::log(0.001), high = std::log(0.1);
+  expect_statistics(dt, (low + high) / 2, (high - low) / std::sqrt(12.0), (high - low) / 2, "log_dt");
+  EXPECT_LT(dt.min().item<double>(), low + 0.02 * (high - low));
+  EXPECT_GT(dt.max().item<double>(), high - 0.02 * (high - low));
+  for (const int64_t part : {0, 1}) expect_statistics(c.select(2, part), 0, std::sqrt(0.5), 0, part == 0 ? "re c" : "im c");
+  expect_statistics(skip, 0, kTruncatedSpread, 2, "skip");
+  EXPECT_LT(std::abs((c.select(2, 0) * c.select(2, 1)).mean().item<double>()), 5 * 0.5 / std::sqrt(static_cast<double>(c.numel()) / 2));
+
+  // Two samples of one distribution: the official one's statistics lie within five standard errors of both.
+  const auto& stds = official.at("C_std_re_im");
+  const double n_c = static_cast<double>(c.numel()) / 2;
+  for (const int64_t part : {0, 1})
+    EXPECT_NEAR(c.select(2, part).std().item<double>(), stds.at(static_cast<size_t>(part)).get<double>(), 5 * std::sqrt(0.5) / std::sqrt(n_c));
+  EXPECT_NEAR(dt.mean().item<double>(), official.at("log_dt_min_max_mean").at(2).get<double>(),
+              5 * (high - low) / std::sqrt(12.0) * std::sqrt(2.0 / static_cast<double>(dt.numel())));
+  EXPECT_NEAR(skip.std().item<double>(), official.at("D_std").get<double>(), 5 * kTruncatedSpread / std::sqrt(static_cast<double>(dim)));
 }
 
 }  // namespace

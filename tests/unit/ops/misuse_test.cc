@@ -32,6 +32,13 @@ TEST(OpMisuse, NamesTheOperatorAndWhatWasFound) {
                  "must not decrease");
   EXPECT_MESSAGE(ops::ema_scan(x, offsets({6}), q, q, omega, 0, true, std::nullopt, std::nullopt), "q and c must be (8, N)");
   EXPECT_MESSAGE(ops::ema_scan(x, offsets({6}), q, q, omega, -1, false, std::nullopt, std::nullopt), "truncation must be 0");
+  const Tensor d = torch::rand({4, 2, 2});
+  EXPECT_MESSAGE(ops::s4d_scan(x, offsets({5}), d, d, omega, 0, false, std::nullopt, std::nullopt), "cu_seqlens must go from 0 to 6, got 0 to 5");
+  EXPECT_MESSAGE(ops::s4d_scan(x, offsets({6}), d, d, omega, 0, true, std::nullopt, std::nullopt), "d and w must be (8, P, 2)");
+  EXPECT_MESSAGE(ops::s4d_scan(x, offsets({6}), q, q, omega, 0, false, std::nullopt, std::nullopt), "d and w must be (4, P, 2), got [4, 2]");
+  EXPECT_MESSAGE(ops::s4d_scan(x, offsets({6}), d, d.to(torch::kFloat64), omega, 0, false, std::nullopt, std::nullopt), "must be Float like x");
+  EXPECT_MESSAGE(ops::s4d_scan(x, offsets({6}), d, d, d, 0, false, std::nullopt, std::nullopt), "skip must be (4), got [4, 2, 2]");
+  EXPECT_MESSAGE(ops::s4d_scan(x, offsets({6}), d, d, omega, -1, false, std::nullopt, std::nullopt), "truncation must be 0");
   EXPECT_MESSAGE(ops::router(x, torch::zeros({1}), 0, std::nullopt), "logits must be (tokens, 2)");
   EXPECT_MESSAGE(ops::compress(x, torch::ones({6}, torch::kUInt8), torch::tensor({3, 1}, torch::kInt64)), "must increase");
   EXPECT_MESSAGE(ops::window_attention(x, x, x, torch::arange(6), offsets({6}), std::nullopt, "none", 0, false, "softmax"), "got 0");
@@ -69,6 +76,26 @@ TEST(OpEmpty, NoActiveTokenGivesZeroGradientsThatAreThere) {
   for (const Tensor& t : {x, w, b, table}) {
     ASSERT_TRUE(t.grad().defined());
     EXPECT_EQ(t.grad().abs().max().item<double>(), 0.0);
+  }
+}
+
+// Shapes without data are those of the data.
+TEST(OpMeta, S4dScan) {
+  for (const bool bidirectional : {false, true}) {
+    const int64_t rows = bidirectional ? 8 : 4;
+    Tensor x = leaf({6, 4}), d = leaf({rows, 3, 2}), skip = leaf({4});
+    const auto run = [&](const Tensor& in, const Tensor& cu, const Tensor& decay, const Tensor& gain) {
+      return ops::s4d_scan(in, cu, decay, decay, gain, 2, bidirectional, std::nullopt, std::nullopt);
+    };
+    const auto [y, state] = run(x, offsets({4, 2}), d, skip);
+    const auto meta = [](const Tensor& t) { return t.detach().to(torch::kMeta).requires_grad_(t.requires_grad()); };
+    Tensor meta_x = meta(x), meta_d = meta(d);
+    const auto [meta_y, meta_state] = run(meta_x, meta(offsets({4, 2})), meta_d, meta(skip));
+    EXPECT_EQ(meta_y.sizes(), y.sizes());
+    EXPECT_EQ(meta_state.sizes(), state.sizes());
+    meta_y.sum().backward();
+    EXPECT_EQ(meta_x.grad().sizes(), x.sizes());
+    EXPECT_EQ(meta_d.grad().sizes(), d.sizes());
   }
 }
 
