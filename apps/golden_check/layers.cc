@@ -148,9 +148,9 @@ void check_layer(const GoldenCase& golden, Comparison& comparison) {
   options.norm = norm_word(ctor, "norm_type");
   options.norm_affine = flag(ctor, "norm_affine", true);
   options.prenorm = flag(ctor, "prenorm", true);
-  options.use_router = !always;
-  options.temperature_init = number(ctor, "init_temp_scale", 0.3);
-  options.act_bias = number(golden.meta, "act_bias", number(ctor, "act_bias", 0.0));
+  if (always) options.router.kind = "always";
+  options.router.temperature_init = number(ctor, "init_temp_scale", 0.3);
+  options.router.bias = number(golden.meta, "act_bias", number(ctor, "act_bias", 0.0));
 
   PhiloxStream random(0, 0);
   nn::SeqBoatLayer layer(options, random);

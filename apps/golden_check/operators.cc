@@ -10,6 +10,7 @@
 #include "seqboat/nn/gated_attention_unit.h"
 #include "seqboat/nn/norm.h"
 #include "seqboat/nn/official_names.h"
+#include "seqboat/nn/router.h"
 #include "seqboat/ops/ops.h"
 
 namespace golden {
@@ -92,6 +93,37 @@ void check_router(const GoldenCase& golden, Comparison& comparison) {
   comparison.value("temp_exp", temperature.exp());
   comparison.gradient("grad.u", logits.grad());
   comparison.gradient("grad.param.temp", temperature.grad());
+}
+
+/// The stored tensors tell what was run: <softmax | sigmoid>_hard<0 | 1>_tau<t>.{out, grad} on given uniform numbers, and the router's own two paths.
+void check_gumbel(const GoldenCase& golden, Comparison& comparison) {
+  const auto flat = [](const Tensor& t) { return t.reshape({-1, t.size(-1)}); };
+  const auto wide = [&](const std::string& name) { return golden.at(name).to(comparison.dtype()); };
+  const Tensor w = wide("loss_w");
+  for (const auto& [name, want] : golden.with_prefix("")) {
+    const size_t end = name.rfind(".out"), hard = name.find("_hard"), tau = name.find("_tau");
+    if (end == std::string::npos || end + 4 != name.size() || hard == std::string::npos || tau == std::string::npos) continue;
+    const std::string kind = name.substr(0, hard), run = name.substr(0, end);
+    const Tensor uniform = wide(kind == "sigmoid" ? "uniforms_sigmoid" : "input.uniforms");
+    const int64_t options = uniform.size(-1);
+    Tensor logits = leaf(golden.at("input.logits").narrow(-1, 0, options).contiguous(), comparison);
+    const double temperature = std::stod(name.substr(tau + 4, end - tau - 4));
+    const Tensor out =
+        nn::gumbel_weights(flat(logits), -torch::log(-torch::log(flat(uniform))), temperature, name[hard + 5] == '1').reshape(want.sizes());
+    (out * w.narrow(-1, 0, options)).sum().backward();
+    comparison.value(name, out);
+    comparison.value(run + ".grad", logits.grad());
+  }
+  const Tensor u = golden.at("input.latent_u");
+  for (const auto& [name, want] : golden.with_prefix("latent.train_probs_tau")) {
+    const Tensor noise = -torch::log(flat(wide("latent.exponential_noise")));
+    comparison.value("latent.train_probs_tau" + name,
+                     nn::gumbel_weights(flat(u.to(comparison.dtype())), noise, std::stod(name), false).reshape(want.sizes()));
+  }
+  for (const char* input : {"latent.exponential_noise", "uniforms_sigmoid"}) comparison.seen(input);
+  // Evaluation hears no noise.
+  const Tensor chosen = nn::gumbel_weights(flat(u.to(comparison.dtype())), {}, 1.0, true).reshape(u.sizes());
+  comparison.exact("latent.eval_probs", chosen.to(golden.at("latent.eval_probs").scalar_type()), golden.at("latent.eval_probs"));
 }
 
 void check_compress(const GoldenCase& golden, Comparison& comparison) {
@@ -224,6 +256,7 @@ void check_op(const GoldenCase& golden, Comparison& comparison) {
   const std::string op = golden.meta.at("op").get<std::string>();
   if (op == "norm") return check_norm(golden, comparison);
   if (op == "router") return check_router(golden, comparison);
+  if (op == "gumbel") return check_gumbel(golden, comparison);
   if (op == "compress") return check_compress(golden, comparison);
   if (op == "rotary") return check_rotary(golden, comparison);
   if (op == "simple_bias" || op == "local_pos_bias" || op == "t5_bias") return check_position_bias(golden, op, comparison);

@@ -104,9 +104,27 @@ void check_model_keys_together(const Recipe& recipe, const CheckContext& context
           "must make heads of an even width for attention");
   const bool every_layer = m.rates.size() == 1 || static_cast<int64_t>(m.rates.size()) == m.n_layers;
   require(every_layer, context, "model.rates", recipe, "must have one number, or one for each of the {} layers", m.n_layers);
-  const bool usual_rates = m.rates == ModelConfig().rates;
-  require(!m.fixed_choice().empty() || usual_rates, context, "model.rates", recipe,
-          "must keep its default unless {} is \"seqboat-random\" or \"seqboat-stride\"", name("model.layer"));
+  // A key of another kind of router or layer that is not at its default was meant to do something, and would do nothing.
+  const ModelConfig usual;
+  const auto belongs = [&](bool good, std::string_view field_name, std::string_view kinds) {
+    require(good, context, field_name, recipe, "must keep its default unless {} is {}", name("model.router"), kinds);
+  };
+  const std::string chooser = m.chooser();
+  require(m.layer == "seqboat" || m.router == usual.router, context, "model.router", recipe, "must keep its default unless {} is \"seqboat\"",
+          name("model.layer"));
+  require(m.has_rates() || m.rates == usual.rates, context, "model.rates", recipe,
+          "must keep its default unless {} is \"seqboat-random\" or \"seqboat-stride\", or {} \"top-share\", \"random\" or \"stride\"",
+          name("model.layer"), name("model.router"));
+  belongs(chooser.rfind("gumbel", 0) == 0 || m.router_temperature == usual.router_temperature, "model.router_temperature",
+          "\"gumbel-soft\" or \"gumbel-hard\"");
+  belongs(chooser == "sigmoid-threshold" || m.router_threshold == usual.router_threshold, "model.router_threshold", "\"sigmoid-threshold\"");
+  require(m.router_threshold < 1, context, "model.router_threshold", recipe, "must be below 1");
+  belongs(chooser == "top-share" || m.router_horizon == usual.router_horizon, "model.router_horizon", "\"top-share\"");
+  const bool usual_encoder = m.encoder == usual.encoder;
+  require(m.layer != "attention" || usual_encoder, context, "model.encoder", recipe,
+          "must keep its default where {} is \"attention\", which has none", name("model.layer"));
+  require(m.state_encoder() != "s4d" || m.d_state % 2 == 0, context, "model.d_state", recipe,
+          "must be even for s4d, whose states are complex numbers");
   require(!m.sinusoidal || m.d_model % 2 == 0, context, "model.d_model", recipe, "must be even where {} is true", name("model.sinusoidal"));
   require(!m.embedding_norm || !m.prenorm, context, "model.embedding_norm", recipe, "must be false where {} is true", name("model.prenorm"));
   require(m.input != "real" || m.vocab_size == 0, context, "model.vocab_size", recipe, "must be 0 where {} is \"real\"", name("model.input"));

@@ -49,6 +49,17 @@ std::string shown(const Json& json) {
 
 }  // namespace
 
+std::string ModelConfig::chooser() const {
+  if (!has_unit()) return "never";
+  if (layer == "seqboat") return router;
+  return layer == "seqboat-full" ? "always" : layer.substr(std::string("seqboat-").size());
+}
+
+bool ModelConfig::uses_router() const {
+  const std::string kind = chooser();
+  return kind != "always" && kind != "never" && kind != "random" && kind != "stride";
+}
+
 int64_t ModelConfig::feed_forward() const {
   if (ffn_dim != 0) return std::max<int64_t>(0, ffn_dim);
   return is_mega() ? hidden() : layer == "attention" ? 4 * d_model : 0;
@@ -89,7 +100,7 @@ ModelConfig model_config_from_json(const Json& json, const std::string& where) {
     if (!is_model_key(key)) continue;
     const auto value = json.find(key.json_name);
     // Models that were written before a key was there go on as they were: with its default.
-    static constexpr std::string_view kCameLater[] = {"chunk_size", "n_heads", "rates"};
+    static constexpr std::string_view kCameLater[] = {"chunk_size", "n_heads", "rates", "router_temperature", "router_threshold", "router_horizon"};
     if (value == json.end() && std::find(std::begin(kCameLater), std::end(kCameLater), key.json_name) != std::end(kCameLater)) continue;
     SEQBOAT_CHECK(value != json.end(), ErrorKind::kModel, "{}: key {} is missing", where, key.json_name);
     SEQBOAT_CHECK(assign(*value, key.ref(recipe)), ErrorKind::kModel, "{}: {} must be {}, found {}", where, key.json_name, type_text(key),

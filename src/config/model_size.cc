@@ -22,19 +22,22 @@ int64_t layer_parameters(const ModelConfig& m) {
   const int64_t norm = norm_parameters(m, m.norm_affine), f = m.feed_forward();
   const int64_t ffn = f > 0 ? norm + linear(d, f) + linear(f, d) : 0;
   if (m.layer == "attention") return norm + linear(d, 3 * d) + linear(d, d) + ffn;
-  const int64_t ema = 4 * (m.causal ? d : 2 * d) * m.d_state + d;  // delta, alpha, beta, gamma of each direction; omega
+  // Of each direction: EMA's delta, alpha, beta, gamma, or S4D's complex b and c, both parts of its A, and step; then what a token gives itself.
+  const int64_t directions = m.causal ? d : 2 * d;
+  const int64_t encoder = (m.state_encoder() == "s4d" ? directions * (3 * m.d_state + 1) : directions * 4 * m.d_state) + d;
   if (m.is_mega()) {
     const int64_t reach = m.chunk() > 0 ? m.chunk() : m.max_positions, position = m.position == "rotary" ? 2 * z : 2 * reach - 1;
-    return norm + ema + linear(d, h) + linear(d, z + h + 2 * d) + linear(h, d) + 4 * z + position + ffn;
+    return norm + encoder + linear(d, h) + linear(d, z + h + 2 * d) + linear(h, d) + 4 * z + position + ffn;
   }
-  if (!m.has_unit()) return norm + ema + linear(d, d) + ffn;
-  const int64_t router = m.uses_router() ? linear(d, 2) + 1 : 0;  // two logits, one temperature
+  if (!m.has_unit()) return norm + encoder + linear(d, d) + ffn;
+  const int64_t temperature = m.chooser() == "tempered-softmax" ? 1 : 0,
+                router = m.router_logits() > 0 ? linear(d, m.router_logits()) + temperature : 0;
   const int64_t attention = linear(d, d) + linear(d, z + 2 * h) + linear(h, d) + 4 * z;
   int64_t position = 0;
   if (m.position == "simple") position = 2 * m.max_positions - 1;
   if (m.position == "local") position = 6 * m.window_size - 1;
   if (m.position == "t5") position = 32;
-  return norm + ema + router + attention + position + ffn;
+  return norm + encoder + router + attention + position + ffn;
 }
 
 }  // namespace
@@ -64,7 +67,8 @@ Flops flops_per_token(const ModelConfig& m, double activation_rate, int64_t leng
   const auto h = static_cast<double>(m.hidden());
   const auto z = static_cast<double>(m.d_attn);
   // What attends: the share that is activated, or everything.
-  const double rate = m.chooses() ? activation_rate : m.has_unit() || m.is_mega() || m.layer == "attention" ? 1.0 : 0.0;
+  const bool everything = m.chooser() == "always" || m.is_mega() || m.layer == "attention";
+  const double rate = m.chooses() ? activation_rate : everything ? 1.0 : 0.0;
   const double active = rate * static_cast<double>(length);
   double keys_seen = m.causal ? (active + 1) / 2 : active;
   if (m.window_size > 0) keys_seen = std::min(active, static_cast<double>((m.causal ? 1 : 2) * m.window_size + 1));
@@ -85,11 +89,13 @@ Flops flops_per_token(const ModelConfig& m, double activation_rate, int64_t leng
   } else if (m.is_mega()) {
     flops.products = 2 * d * (z + 2 * h + 2 * d) + 2 * h * d;
   } else {
-    flops.products = 2 * d * (d + (m.uses_router() ? 2 : 0)) + 2 * rate * (d * (z + 2 * h) + h * d);
+    flops.products = 2 * d * (d + static_cast<double>(m.router_logits())) + 2 * rate * (d * (z + 2 * h) + h * d);
   }
   flops.products = layers * (flops.products + 4 * d * static_cast<double>(m.feed_forward()));
   flops.attention = layers * rate * keys_seen * heads * per_pair;
-  if (m.layer != "attention") flops.scan = layers * directions * (truncated ? 6 : 4) * static_cast<double>(m.d_state) * d;
+  // Numbers of a state, multiplied and added once for the state and once for the output; complex ones meet both parts of their factor.
+  const double scan = m.state_encoder() == "s4d" ? 6 : 4;
+  if (m.layer != "attention") flops.scan = layers * directions * (truncated ? scan + 2 : scan) * static_cast<double>(m.d_state) * d;
   if (m.input == "real") flops.products += 2 * static_cast<double>(m.channels) * d;
   if (m.d_embedding > 0 && m.d_embedding != m.d_model) flops.products += 2 * static_cast<double>(m.d_embedding) * d;
   if (m.task == "language-model") flops.products += 2 * d * static_cast<double>(m.vocab_size);
@@ -97,13 +103,14 @@ Flops flops_per_token(const ModelConfig& m, double activation_rate, int64_t leng
 }
 
 int64_t state_bytes(const ModelConfig& m) {
-  const bool attends = m.layer != "ema", transformer = m.layer == "attention";
+  const bool attends = m.chooser() != "never" || m.is_mega() || m.layer == "attention", transformer = m.layer == "attention";
   const int64_t kept = !attends ? 0 : m.chunk() > 0 ? m.chunk() : m.window_size + 1;
   const bool unbounded = attends && m.chunk() == 0 && (m.window_size == 0 || m.is_mega());
   if (!m.causal || unbounded) return 0;
-  const int64_t ema = transformer ? 0 : 4 * m.d_model * (m.d_state + m.truncation);
+  const int64_t encoder = transformer ? 0 : 4 * m.d_model * (m.d_state + m.truncation);
+  const int64_t scores = m.chooser() == "top-share" ? 8 * (m.router_horizon - 1) : 0;
   const int64_t row = transformer ? 8 * m.d_model : 4 * (m.d_attn + m.hidden());
-  return m.n_layers * (ema + kept * (row + 8));
+  return m.n_layers * (encoder + scores + kept * (row + 8));
 }
 
 }  // namespace seqboat::config

@@ -6,10 +6,10 @@ namespace seqboat::nn {
 
 using torch::Tensor;
 
-Tensor encode_on(MultiHeadEma& ema, int64_t truncation, const Tensor& x, const PackedLayout& layout, LayerState* state) {
-  const auto [y, ema_state] = ema->forward_with_state(x, layout.cu_seqlens, state->ema, state->history);
-  state->ema = ema_state;
-  if (truncation > 0) {
+Tensor encode_on(StateEncoder& encoder, const Tensor& x, const PackedLayout& layout, LayerState* state) {
+  const auto [y, encoder_state] = encoder.forward_with_state(x, layout.cu_seqlens, state->encoder, state->history);
+  state->encoder = encoder_state;
+  if (const int64_t truncation = encoder.truncation(); truncation > 0) {
     const int64_t batch = layout.cu_seqlens.size(0) - 1;
     const int64_t* offsets = layout.cu_seqlens.const_data_ptr<int64_t>();
     const Tensor past = state->history.defined() ? state->history : x.new_zeros({batch, truncation, x.size(1)});

@@ -2,7 +2,7 @@
 
 #include <cmath>
 
-#include "seqboat/base/philox.h"
+#include "nn/token_random.h"
 
 namespace seqboat::nn {
 namespace {
@@ -12,16 +12,8 @@ bool at_stride(double rate, int64_t time) {
 }
 
 bool at_random(double rate, const RandomKey& random, int64_t layer, int64_t sequence, int64_t time) {
-  // The update is part of the key, so that the counter holds what lies within one.
-  const uint64_t seed = random.seed + 0x9E3779B97F4A7C15ULL * (random.update + 1);
-  const auto low = [](uint64_t v) { return static_cast<uint32_t>(v); };
-  const auto high = [](uint64_t v) { return static_cast<uint32_t>(v >> 32); };
   constexpr uint64_t kChoiceStream = 0x63686f6963650000;
-  const uint64_t where = kChoiceStream + static_cast<uint64_t>(layer);
-  const auto words = philox4x32({low(static_cast<uint64_t>(time)), high(static_cast<uint64_t>(time)) ^ high(where),
-                                 low(static_cast<uint64_t>(sequence)), high(static_cast<uint64_t>(sequence)) ^ low(where)},
-                                {low(seed), high(seed)});
-  return static_cast<double>(words[0]) < rate * 4294967296.0;
+  return static_cast<double>(token_words(random, kChoiceStream, layer, sequence, time)[0]) < rate * 4294967296.0;
 }
 
 }  // namespace

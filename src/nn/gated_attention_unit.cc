@@ -3,6 +3,7 @@
 #include <cmath>
 
 #include "seqboat/nn/carry.h"
+#include "seqboat/nn/dropout_sites.h"
 #include "seqboat/nn/initialization.h"
 #include "seqboat/ops/ops.h"
 
@@ -117,7 +118,7 @@ Tensor GatedAttentionUnitImpl::attend_with_state(const Tensor& q, const Tensor& 
   return attend_on({within, keep_window(options_.window)}, q, k, v, positions, cu_seqlens, state);
 }
 
-Tensor GatedAttentionUnitImpl::forward(const Tensor& m, const Tensor& positions, const Tensor& cu_seqlens, LayerTrace* trace, AttentionState* state) {
+Tensor GatedAttentionUnitImpl::apply(const Tensor& m, const Tensor& positions, const Tensor& cu_seqlens, LayerTrace* trace, AttentionState* state) {
   const Tensor base = ops::activation(in_proj(m), "silu");
   const Tensor z = base.narrow(1, 0, d_attn_), r = base.narrow(1, d_attn_, d_hidden_), v = base.narrow(1, d_attn_ + d_hidden_, d_hidden_);
   Tensor q = z * qk_gamma[0] + qk_beta[0], k = z * qk_gamma[1] + qk_beta[1];
@@ -133,6 +134,11 @@ Tensor GatedAttentionUnitImpl::forward(const Tensor& m, const Tensor& positions,
   const Tensor h = state != nullptr ? attend_with_state(q, k, v, positions, cu_seqlens, state) : attend(q, k, v, positions, cu_seqlens);
   if (trace != nullptr) trace->attention = h;
   return out_proj(h * r);
+}
+
+Tensor GatedAttentionUnitImpl::forward(const Tensor& m, const SubModuleCall& call) {
+  const Tensor h = apply(m, call.tokens.positions, call.tokens.cu_seqlens, call.details, call.state);
+  return dropout(h, options_.dropout, is_training(), call.random, call.tokens, call.layer, kDropoutAttention);
 }
 
 }  // namespace seqboat::nn

@@ -24,12 +24,15 @@ SeqBoatLayerOptions seqboat_options(const ModelConfig& config, int64_t number) {
   options.norm = config.norm;
   options.norm_affine = config.norm_affine;
   options.prenorm = config.prenorm;
-  options.use_router = config.uses_router();
+  options.encoder = config.state_encoder();
   options.use_attention = config.has_unit();
-  options.fixed_choice = config.fixed_choice();
-  options.rate = config.rate(number);
-  options.temperature_init = config.temperature_init;
-  options.act_bias = config.router_bias;
+  options.router.kind = config.chooser();
+  options.router.temperature_init = config.temperature_init;
+  options.router.bias = config.router_bias;
+  options.router.temperature = config.router_temperature;
+  options.router.threshold = config.router_threshold;
+  options.router.rate = config.rate(number);
+  options.router.horizon = config.router_horizon;
   options.dropout = config.dropout;
   return options;
 }

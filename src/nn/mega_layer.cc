@@ -82,7 +82,7 @@ Tensor MegaLayerImpl::forward(const Tensor& x, const PackedLayout& layout, const
   const int64_t d = options_.d_model, z = options_.d_attn, h = options_.d_hidden;
   const Tensor input = options_.prenorm ? norm(x) : x;
   const Tensor v = ops::activation(v_proj(input), options_.activation);
-  const Tensor ema_out = state != nullptr ? encode_on(ema, options_.truncation, input, layout, state) : ema(input, layout.cu_seqlens);
+  const Tensor ema_out = state != nullptr ? encode_on(*ema, input, layout, state) : ema(input, layout.cu_seqlens);
   const Tensor m = drop(ops::activation(ema_out, "silu"), kDropoutState);
 
   const Tensor base = in_proj(m);

@@ -10,8 +10,9 @@ namespace {
 /// Every tensor of a layer's state with its name, so that detaching, saving and loading go by one list.
 template <class State, class F>
 void for_each_tensor(State& layer, const F& f) {
-  f("ema", layer.ema);
+  f("encoder", layer.encoder);
   f("history", layer.history);
+  f("router", layer.router);
   f("attention.k", layer.attention.k);
   f("attention.v", layer.attention.v);
   f("attention.positions", layer.attention.positions);
@@ -61,9 +62,14 @@ ModelState ModelState::from_named(const std::vector<std::pair<std::string, torch
     const std::string prefix = "layers." + std::to_string(i) + ".";
     LayerState layer;
     const bool transformer = config.layer == "attention";
-    if (!transformer) layer.ema = take(prefix + "ema", torch::kFloat32, {batch, config.d_model, config.d_state});
+    const bool is_s4d = config.state_encoder() == "s4d";
+    std::vector<int64_t> encoded{batch, config.d_model, is_s4d ? config.d_state / 2 : config.d_state};
+    if (is_s4d) encoded.push_back(2);
+    if (!transformer) layer.encoder = take(prefix + "encoder", torch::kFloat32, encoded);
     if (!transformer && config.truncation > 0) layer.history = take(prefix + "history", torch::kFloat32, {batch, config.truncation, config.d_model});
-    if (config.layer == "ema") {
+    if (config.uses_router() && config.router == "top-share")
+      layer.router = take(prefix + "router", torch::kFloat64, {batch, config.router_horizon - 1});
+    if (config.layer == "ema" || config.layer == "s4d") {
       state.layers.push_back(std::move(layer));
       continue;
     }
@@ -84,7 +90,7 @@ void ModelState::check_can_carry(const config::ModelConfig& config) {
   SEQBOAT_CHECK(config.causal, ErrorKind::kConfig, "model.causal must be true to carry a state, found false: a bidirectional model needs the future");
   SEQBOAT_CHECK(config.layer != "mega", ErrorKind::kConfig,
                 "model.layer must not be \"mega\" to carry a state: its attention without an end needs every token there was; mega-chunk can");
-  SEQBOAT_CHECK(config.window_size > 0 || config.layer == "mega-chunk" || config.layer == "ema", ErrorKind::kConfig,
+  SEQBOAT_CHECK(config.window_size > 0 || config.layer == "mega-chunk" || config.layer == "ema" || config.layer == "s4d", ErrorKind::kConfig,
                 "model.window_size must be at least 1 to carry a state, found 0: attention without an end needs every token there was");
   SEQBOAT_CHECK(config.position != "t5", ErrorKind::kConfig,
                 "model.position must not be \"t5\" to carry a state: its path has no fixed blocks, and bits would depend on the chunks");

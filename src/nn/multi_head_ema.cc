@@ -32,6 +32,11 @@ std::pair<torch::Tensor, torch::Tensor> MultiHeadEmaImpl::coefficients() const {
   return {q, c};
 }
 
+std::optional<StateEncoder::Scan> MultiHeadEmaImpl::scan() const {
+  auto [q, c] = coefficients();
+  return Scan{q, c, omega};
+}
+
 torch::Tensor MultiHeadEmaImpl::forward(const torch::Tensor& x, const torch::Tensor& cu_seqlens) {
   auto [q, c] = coefficients();
   return std::get<0>(ops::ema_scan(x, cu_seqlens, q, c, omega, truncation_, bidirectional_, std::nullopt, std::nullopt));

@@ -47,6 +47,11 @@ std::pair<Tensor, Tensor> S4dImpl::coefficients() const {
   return {d.to(log_dt.scalar_type()), w.to(log_dt.scalar_type())};
 }
 
+std::optional<StateEncoder::Scan> S4dImpl::scan() const {
+  auto [d, w] = coefficients();
+  return Scan{d, w, skip};
+}
+
 Tensor S4dImpl::forward(const Tensor& x, const Tensor& cu_seqlens) {
   auto [d, w] = coefficients();
   return std::get<0>(ops::s4d_scan(x, cu_seqlens, d, w, skip, truncation_, bidirectional_, std::nullopt, std::nullopt));

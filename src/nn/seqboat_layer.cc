@@ -2,8 +2,8 @@
 
 #include "seqboat/nn/carry.h"
 #include "seqboat/nn/dropout_sites.h"
-#include "seqboat/nn/fixed_choice.h"
 #include "seqboat/nn/initialization.h"
+#include "seqboat/nn/sparse_modular_activation.h"
 #include "seqboat/ops/ops.h"
 #include "seqboat/ops/seqboat_layer.h"
 
@@ -25,27 +25,32 @@ Tensor forced_decisions(const ForwardOptions& options, int64_t layer) {
 
 SeqBoatLayerImpl::SeqBoatLayerImpl(const SeqBoatLayerOptions& options, PhiloxStream& random) : options_(options) {
   options_.attention.causal = options.causal;
+  options_.attention.dropout = options.causal ? 0.0 : options.dropout;  // a causal layer drops the sum with the skip path instead
   norm = register_module("norm", Norm(options.norm, options.d_model, options.norm_affine));
-  ema = register_module("ema", MultiHeadEma(options.d_model, options.d_state, !options.causal, options.truncation, random));
-  if (options.use_router) router = register_module("router", SmaRouter(options.d_model, options.temperature_init, options.act_bias, random));
+  if (options.encoder == "s4d") {
+    encoder_ = (s4d = register_module("s4d", S4d(options.d_model, options.d_state, !options.causal, options.truncation, random))).ptr();
+  } else {
+    TORCH_CHECK(options.encoder == "ema", "seqboat::nn::SeqBoatLayer: encoder must be ema or s4d, got '", options.encoder, "'");
+    encoder_ = (ema = register_module("ema", MultiHeadEma(options.d_model, options.d_state, !options.causal, options.truncation, random))).ptr();
+  }
+  const std::string& kind = options.router.kind;
+  TORCH_CHECK(options.use_attention || kind == "never",
+              "seqboat::nn::SeqBoatLayer: without attention there is nothing for a router to activate, got ", kind);
+  if (options.use_attention && kind != "always") {
+    router_ = register_module("router", make_router(options.router, options.d_model, random));
+    learns_ = !router_->parameters().empty();
+    if (const auto tempered = std::dynamic_pointer_cast<TemperedSoftmaxRouterImpl>(router_)) router = TemperedSoftmaxRouter(tempered);
+  }
   skip_proj = register_module("skip_proj", Linear(options.d_model, options.d_model));
   fill_truncated_normal(skip_proj->weight, 0.02, random);
-  TORCH_CHECK(options.fixed_choice.empty() || !options.use_router, "seqboat::nn::SeqBoatLayer: a fixed choice stands in the router's place");
-  TORCH_CHECK(options.use_attention || !options.use_router, "seqboat::nn::SeqBoatLayer: without attention there is nothing for a router to activate");
   if (!options.use_attention) return;
   attention = register_module("attention", GatedAttentionUnit(options.d_model, options.d_attn, options.d_hidden, options_.attention, random));
 }
 
-Tensor SeqBoatLayerImpl::decisions(const PackedLayout& layout, const ForwardOptions& options, int64_t layer) const {
-  if (!router && options_.fixed_choice.empty()) return {};
-  const Tensor forced = forced_decisions(options, layer);
-  if (router || forced.defined()) return forced;
-  return fixed_choice(options_.fixed_choice, options_.rate, layout, options.random, layer);
-}
-
 Tensor SeqBoatLayerImpl::forward(const Tensor& x, const PackedLayout& layout, const ForwardOptions& options, int64_t layer) {
   const bool attention_fuses = !attention || (!attention->uses_composite() && options_.attention.position != "t5");
-  const bool can_fuse = fused_ && options.state == nullptr && attention_fuses && (options_.prenorm || options_.norm != "batchnorm");
+  const bool router_fuses = router || !learns_;
+  const bool can_fuse = fused_ && options.state == nullptr && attention_fuses && router_fuses && (options_.prenorm || options_.norm != "batchnorm");
   const NormImpl::Statistics first_norm = options_.prenorm ? norm->statistics(x) : NormImpl::Statistics{};
   if (!can_fuse) return forward_composite(x, layout, options, layer, first_norm);
   const Tensor y = forward_fused(x, layout, options, layer, first_norm);
@@ -73,9 +78,13 @@ Tensor SeqBoatLayerImpl::forward_fused(const Tensor& x, const PackedLayout& layo
   a.norm_mean = first_norm.mean;
   a.norm_var = first_norm.var;
   a.batch_stats = first_norm.of_batch;
-  std::tie(a.ema_q, a.ema_c) = ema->coefficients();
-  a.ema_omega = ema->omega;
-  a.forced = decisions(layout, options, layer);
+  const StateEncoder::Scan scan = *encoder_->scan();
+  a.encoder_decay = scan.decay;
+  a.encoder_weight = scan.weight;
+  a.encoder_skip = scan.skip;
+  const Tensor forced = router_ ? forced_decisions(options, layer) : Tensor();
+  a.forced =
+      router_ && !learns_ ? router_->forward(x, {.layout = layout, .random = options.random, .layer = layer, .forced = forced}).active : forced;
   if (router) {
     a.router_weight = router->proj->weight;
     a.router_bias = router->proj->bias;
@@ -107,7 +116,7 @@ Tensor SeqBoatLayerImpl::forward_fused(const Tensor& x, const PackedLayout& layo
   const ops::SeqBoatLayerResult out = ops::seqboat_layer(a);
   if (options.trace != nullptr) {
     LayerTrace record;
-    if (router || !options_.fixed_choice.empty()) record.active = out.active;
+    if (router_) record.active = out.active;
     if (!attention) record.active = torch::zeros({x.size(0)}, torch::kUInt8);
     if (router) record.probability = options.router_gradients ? out.probability : out.probability.detach();
     options.trace->push_back(std::move(record));
@@ -117,51 +126,38 @@ Tensor SeqBoatLayerImpl::forward_fused(const Tensor& x, const PackedLayout& layo
 
 Tensor SeqBoatLayerImpl::forward_composite(const Tensor& x, const PackedLayout& layout, const ForwardOptions& options, int64_t layer,
                                            const NormImpl::Statistics& first_norm) {
-  const auto drop = [&](const Tensor& t, const PackedLayout& where, int64_t site) {
-    return dropout(t, options_.dropout, is_training(), options.random, where, layer, site);
-  };
+  const auto drop = [&](const Tensor& t, int64_t site) { return dropout(t, options_.dropout, is_training(), options.random, layout, layer, site); };
   LayerTrace record;
   LayerTrace* details = options.intermediates ? &record : nullptr;
 
   LayerState* state = options.state != nullptr ? &options.state->layers.at(static_cast<size_t>(layer)) : nullptr;
-  AttentionState* attended = state != nullptr ? &state->attention : nullptr;
   const Tensor input = options_.prenorm ? norm->apply_with(x, first_norm) : x;
-  const Tensor ema_out = state != nullptr ? encode_on(ema, options_.truncation, input, layout, state) : ema(input, layout.cu_seqlens);
-  const Tensor m = drop(ops::activation(ema_out, "silu"), layout, kDropoutState);
-  const Tensor skip = skip_proj(m);
+  const Tensor encoded = state != nullptr ? encode_on(*encoder_, input, layout, state) : encoder_->forward(input, layout.cu_seqlens);
+  const Tensor m = drop(ops::activation(encoded, "silu"), kDropoutState);
 
-  Tensor branches = skip;
-  if (router || !options_.fixed_choice.empty()) {
-    Tensor active = decisions(layout, options, layer), confidence;
-    if (router) {
-      const auto decision = router(m, active);
-      active = decision.active;
-      confidence = decision.p;
-      record.probability = options.router_gradients ? decision.probability : decision.probability.detach();
-      if (details != nullptr) record.logits = decision.logits.detach();
+  Tensor branches = skip_proj(m);
+  if (attention) {
+    RouterDecision decision;
+    if (router_) {
+      decision = router_->forward(m, {.layout = layout,
+                                      .random = options.random,
+                                      .layer = layer,
+                                      .forced = forced_decisions(options, layer),
+                                      .carried = state != nullptr ? &state->router : nullptr});
+      record.active = decision.active;
+      if (learns_) record.probability = options.router_gradients ? decision.probability : decision.probability.detach();
+      if (details != nullptr && learns_) record.logits = decision.logits.detach();
     }
-    auto [index, positions, active_cu_seqlens] = ops::active_index(active, layout.cu_seqlens);
-    // Time within the sequence, which began before this chunk.
-    if (state != nullptr) positions = layout.positions.index_select(0, index);
-    Tensor h = attention(ops::compress(m, active, index), positions, active_cu_seqlens, details, attended);
-    if (!options_.causal && is_training() && options_.dropout > 0)
-      h = drop(h, PackedLayout{active_cu_seqlens, positions, layout.sequence_ids.index_select(0, index), layout.pass}, kDropoutAttention);
-    if (confidence.defined()) h = h * ops::compress(confidence.unsqueeze(1), active, index);
-    branches = skip + ops::extract(h, active, index);
-    record.active = active;
-  } else if (!attention) {
-    record.active = torch::zeros({x.size(0)}, torch::kUInt8);
+    branches = branches + activate(*attention, decision, m, layout, options, layer, 0, state != nullptr ? &state->attention : nullptr, details);
   } else {
-    Tensor h = attention(m, layout.positions, layout.cu_seqlens, details, attended);
-    if (!options_.causal) h = drop(h, layout, kDropoutAttention);
-    branches = skip + h;
+    record.active = torch::zeros({x.size(0)}, torch::kUInt8);
   }
 
-  if (options_.causal) branches = drop(branches, layout, kDropoutOutput);
+  if (options_.causal) branches = drop(branches, kDropoutOutput);
   Tensor y = ops::activation(branches + x, "silu");
   if (!options_.prenorm) y = norm(y);
   if (options.trace != nullptr) {
-    if (details != nullptr) record.ema_out = ema_out.detach();
+    if (details != nullptr) record.ema_out = encoded.detach();
     options.trace->push_back(std::move(record));
   }
   return y;

@@ -16,7 +16,8 @@ namespace seqboat::ops {
 /// The schema's parameters of every fused layer operator.
 inline constexpr const char* kLayerSchema =
     "Tensor x, Tensor cu_seqlens, Tensor positions, Tensor sequence_ids, Tensor? forced, Tensor? norm_weight, Tensor? norm_bias, Tensor? norm_mean, "
-    "Tensor? norm_var, Tensor ema_q, Tensor ema_c, Tensor ema_omega, Tensor? router_weight, Tensor? router_bias, Tensor? log_temperature, "
+    "Tensor? norm_var, Tensor encoder_decay, Tensor encoder_weight, Tensor encoder_skip, Tensor? router_weight, Tensor? router_bias, Tensor? "
+    "log_temperature, "
     "Tensor skip_weight, Tensor skip_bias, Tensor? in_weight, Tensor? in_bias, Tensor? qk_gamma, Tensor? qk_beta, Tensor? bias_table, "
     "Tensor? out_weight, Tensor? out_bias, str norm, bool prenorm, bool batch_stats, float eps, bool causal, int truncation, int window, str "
     "position, str function, "
@@ -26,7 +27,8 @@ inline constexpr const char* kLayerSchema =
 template <class Arguments, class F>
 void for_each_argument(Arguments& a, const F& f) {
   f(a.x), f(a.cu_seqlens), f(a.positions), f(a.sequence_ids), f(a.forced), f(a.norm_weight), f(a.norm_bias), f(a.norm_mean), f(a.norm_var);
-  f(a.ema_q), f(a.ema_c), f(a.ema_omega), f(a.router_weight), f(a.router_bias), f(a.log_temperature), f(a.skip_weight), f(a.skip_bias);
+  f(a.encoder_decay), f(a.encoder_weight), f(a.encoder_skip), f(a.router_weight), f(a.router_bias), f(a.log_temperature), f(a.skip_weight),
+      f(a.skip_bias);
   f(a.in_weight), f(a.in_bias), f(a.qk_gamma), f(a.qk_beta), f(a.bias_table), f(a.out_weight), f(a.out_bias);
   f(a.norm), f(a.prenorm), f(a.batch_stats), f(a.eps), f(a.causal), f(a.truncation), f(a.window), f(a.position), f(a.function), f(a.act_bias);
   f(a.dropout), f(a.random), f(a.keep_inputs_only);
@@ -36,8 +38,9 @@ inline constexpr size_t kLayerArguments = 37;
 /// The tensors a gradient may flow to, in the order of the gradients that the backward operator returns.
 template <class Arguments>
 auto layer_parameters(Arguments& a) {
-  return std::tie(a.x, a.norm_weight, a.norm_bias, a.ema_q, a.ema_c, a.ema_omega, a.router_weight, a.router_bias, a.log_temperature, a.skip_weight,
-                  a.skip_bias, a.in_weight, a.in_bias, a.qk_gamma, a.qk_beta, a.bias_table, a.out_weight, a.out_bias);
+  return std::tie(a.x, a.norm_weight, a.norm_bias, a.encoder_decay, a.encoder_weight, a.encoder_skip, a.router_weight, a.router_bias,
+                  a.log_temperature, a.skip_weight, a.skip_bias, a.in_weight, a.in_bias, a.qk_gamma, a.qk_beta, a.bias_table, a.out_weight,
+                  a.out_bias);
 }
 inline constexpr size_t kLayerParameters = 18;
 

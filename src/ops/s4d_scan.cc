@@ -18,19 +18,19 @@ std::tuple<Tensor, Tensor> s4d_scan_meta(const Tensor& x, const Tensor& cu_seqle
                                          bool bidirectional, const std::optional<Tensor>&, const std::optional<Tensor>&) {
   Tensor state =
       bidirectional ? at::empty({0}, x.options()) : at::empty_symint({cu_seqlens.sym_size(0) - 1, x.sym_size(1), d.sym_size(1), 2}, x.options());
-  return {at::empty_like(x), state};
+  return {contiguous_like(x), state};
 }
 
 std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> s4d_scan_backward_meta(const Tensor&, const std::optional<Tensor>&, const Tensor& x,
                                                                                   const Tensor&, const Tensor& d, const Tensor& w, const Tensor& skip,
                                                                                   int64_t, bool, const std::optional<Tensor>& state,
                                                                                   const std::optional<Tensor>& history) {
-  return {at::empty_like(x),
-          at::empty_like(d),
-          at::empty_like(w),
-          at::empty_like(skip),
-          present(state) ? at::empty_like(*state) : Tensor(),
-          present(history) ? at::empty_like(*history) : Tensor()};
+  return {contiguous_like(x),
+          contiguous_like(d),
+          contiguous_like(w),
+          contiguous_like(skip),
+          present(state) ? contiguous_like(*state) : Tensor(),
+          present(history) ? contiguous_like(*history) : Tensor()};
 }
 
 }  // namespace

@@ -29,7 +29,7 @@ MODEL_CONFIG = {
     "d_state": 2, "n_layers": 1, "window_size": 4, "chunk_size": 0, "n_heads": 0, "truncation": 0, "causal": False, "attention": "softmax", "position": "simple",
     "max_positions": 16, "norm": "layernorm", "norm_affine": True, "prenorm": False, "final_norm_affine": True, "embedding_norm": False,
     "sinusoidal": False, "d_embedding": 0, "scale_embedding": False, "tie_embedding": True, "dropout": 0.0, "ffn_dim": 0,
-    "router": "tempered-softmax", "temperature_init": 0.3, "router_bias": 0.0, "rates": [0.5], "task": "classification", "classes": 10, "pool": "mean",
+    "router": "tempered-softmax", "temperature_init": 0.3, "router_bias": 0.0, "router_temperature": 1.0, "router_threshold": 0.5, "router_horizon": 256, "rates": [0.5], "task": "classification", "classes": 10, "pool": "mean",
     "nli": False, "classifier_layers": 1, "d_classifier": 0,
 }
 

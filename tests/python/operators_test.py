@@ -53,6 +53,12 @@ def samples(dtype):
     yield "_ema_scan_backward", (x, None, x, CU, rates(DIM, STATES), r(DIM, STATES), r(DIM), 0, False, None, None)
     yield "_ema_scan_backward", (
         x, r(3, DIM, STATES), x, CU, rates(DIM, STATES), r(DIM, STATES), r(DIM), 2, False, r(3, DIM, STATES), r(3, 2, DIM))
+    yield "s4d_scan", (x, CU, rates(DIM, STATES, 2) / 2, r(DIM, STATES, 2), r(DIM))
+    yield "s4d_scan", (x, CU, rates(2 * DIM, STATES, 2) / 2, r(2 * DIM, STATES, 2), r(DIM), 0, True)
+    yield "s4d_scan", (x, CU, rates(DIM, STATES, 2) / 2, r(DIM, STATES, 2), r(DIM), 2, False, r(3, DIM, STATES, 2), r(3, 2, DIM))
+    yield "_s4d_scan_backward", (x, None, x, CU, rates(DIM, STATES, 2) / 2, r(DIM, STATES, 2), r(DIM), 0, False, None, None)
+    yield "_s4d_scan_backward", (
+        x, r(3, DIM, STATES, 2), x, CU, rates(DIM, STATES, 2) / 2, r(DIM, STATES, 2), r(DIM), 2, False, r(3, DIM, STATES, 2), r(3, 2, DIM))
     for bias in (r(5), None):
         yield "linear", (x, r(5, DIM), bias)
         yield "_linear_backward", (r(TOKENS, 5), x, r(5, DIM), [bias is None, True, bias is not None])

@@ -12,17 +12,17 @@ namespace seqboat::config {
 /// and are checked by validate(), which throws Error (kConfig) naming the key, what was expected, what was found, and the nearest word.
 struct ModelConfig {
   // [model]
-  /// seqboat | seqboat-full (no router, everything activated) | seqboat-random, seqboat-stride (a fixed choice in the router's place) | ema (nothing
-  /// activated) | mega, mega-chunk | attention (a Transformer)
+  /// seqboat | seqboat-full (no router, everything activated) | seqboat-random, seqboat-stride (a fixed choice in the router's place) | ema, s4d
+  /// (that encoder, nothing activated) | mega, mega-chunk | attention (a Transformer)
   std::string layer = "seqboat";
-  std::string encoder = "ema";   ///< state encoder of a layer: ema
+  std::string encoder = "ema";   ///< state encoder of a layer: ema | s4d
   std::string input = "tokens";  ///< tokens (embedding of integers) | real (x * weight + bias of `channels` numbers a step)
   int64_t vocab_size = 0;        ///< V, tokens only; 0 = from the data
   int64_t channels = 1;          ///< numbers a step, real only
   int64_t d_model = 0;           ///< D
   int64_t d_hidden = 0;          ///< H; 0 = 2 D
   int64_t d_attn = 0;            ///< Z, query and key width
-  int64_t d_state = 16;          ///< N, EMA states a channel
+  int64_t d_state = 16;          ///< N, states a channel; s4d: N/2 complex ones
   int64_t n_layers = 0;
   int64_t window_size = 0;            ///< W, activated tokens to attend to; 0 = full attention
   int64_t chunk_size = 0;             ///< C, mega-chunk; 0 = window_size
@@ -44,10 +44,14 @@ struct ModelConfig {
   double dropout = 0.0;
   int64_t ffn_dim = 0;  ///< 0 = the layer's own: none, mega H, attention 4 D; -1 = none
   // [router]
-  std::string router = "tempered-softmax";  ///< router.kind: tempered-softmax
-  double temperature_init = 0.3;            ///< router.temperature_init: initial temperature / sqrt(D)
-  double router_bias = 0.0;                 ///< router.bias: added to the INACTIVE logit, as in the official code
-  std::vector<double> rates{0.5};           ///< router.rates: shares of tokens that seqboat-random and -stride activate: of all layers, or one each
+  /// router.kind, of layer seqboat: tempered-softmax | sigmoid-threshold | gumbel-soft | gumbel-hard | top-share | always | never | random | stride
+  std::string router = "tempered-softmax";
+  double temperature_init = 0.3;    ///< router.temperature_init: initial temperature / sqrt(D)
+  double router_bias = 0.0;         ///< router.bias: added to the INACTIVE logit, as in the official code
+  double router_temperature = 1.0;  ///< router.temperature: of Gumbel noise
+  double router_threshold = 0.5;    ///< router.threshold: of sigmoid-threshold
+  int64_t router_horizon = 256;     ///< router.horizon: scores that top-share ranks a token's among
+  std::vector<double> rates{0.5};   ///< router.rates: shares of tokens for top-share, random and stride: of all layers, or one each
   // [task]
   std::string task = "classification";  ///< task.kind: classification | retrieval | language-model
   int64_t classes = 0;                  ///< task.classes
@@ -58,13 +62,22 @@ struct ModelConfig {
 
   int64_t hidden() const { return d_hidden > 0 ? d_hidden : 2 * d_model; }
   int64_t classifier_width() const { return d_classifier > 0 ? d_classifier : 2 * d_model; }
-  bool uses_router() const { return layer == "seqboat"; }
-  /// Whether the layer is an EMA with a gated attention unit on the tokens that somebody chooses.
+  /// The state encoder; a Transformer has none.
+  std::string state_encoder() const { return layer == "attention" ? "" : layer == "s4d" ? "s4d" : encoder; }
+  /// Whether the layer is an encoder with a gated attention unit on the tokens that somebody chooses.
   bool has_unit() const { return layer.rfind("seqboat", 0) == 0; }
+  /// Who chooses, one of router.kind's words: what the layer's kind says, or in a seqboat its router; "never" without a unit.
+  std::string chooser() const;
+  /// Whether that is learned: the layer has a router's parameters.
+  bool uses_router() const;
+  /// Numbers that the router computes of a token: two logits, one score, or none.
+  int64_t router_logits() const { return !uses_router() ? 0 : chooser() == "sigmoid-threshold" || chooser() == "top-share" ? 1 : 2; }
   /// "random" or "stride", who chooses in the router's place; else "".
-  std::string fixed_choice() const { return layer == "seqboat-random" ? "random" : layer == "seqboat-stride" ? "stride" : ""; }
+  std::string fixed_choice() const { return chooser() == "random" || chooser() == "stride" ? chooser() : ""; }
   /// Whether somebody decides, token by token, what is activated.
   bool chooses() const { return uses_router() || !fixed_choice().empty(); }
+  /// Whether `rates` says how many tokens are activated.
+  bool has_rates() const { return !fixed_choice().empty() || chooser() == "top-share"; }
   /// Whether a learned table of distances ends at max_positions.
   bool has_position_table() const { return position == "simple" && (has_unit() || layer == "mega"); }
   bool is_mega() const { return layer == "mega" || layer == "mega-chunk"; }

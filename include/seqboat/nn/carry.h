@@ -5,14 +5,14 @@
 #include <functional>
 
 #include "seqboat/nn/model_state.h"
-#include "seqboat/nn/multi_head_ema.h"
 #include "seqboat/nn/packed.h"
+#include "seqboat/nn/state_encoder.h"
 
 /// How causal layers go on where an earlier chunk of the sequences ended.
 namespace seqboat::nn {
 
-/// The EMA of x (M, D), going on from the state and moving it; `truncation` is the EMA's.
-torch::Tensor encode_on(MultiHeadEma& ema, int64_t truncation, const torch::Tensor& x, const PackedLayout& layout, LayerState* state);
+/// The encoder's output for x (M, D), going on from the state and moving it.
+torch::Tensor encode_on(StateEncoder& encoder, const torch::Tensor& x, const PackedLayout& layout, LayerState* state);
 
 /// A layer's attention, as attend_on uses it.
 struct CarriedAttention {

@@ -8,6 +8,7 @@
 #include "seqboat/nn/linear.h"
 #include "seqboat/nn/model_state.h"
 #include "seqboat/nn/packed.h"
+#include "seqboat/nn/sub_module.h"
 
 namespace seqboat::nn {
 
@@ -29,6 +30,7 @@ struct AttentionOptions {
   int64_t max_positions = 1024;      ///< M of the simple table
   int64_t window = -1;               ///< W; negative = full
   bool causal = false;
+  double dropout = 0.0;  ///< on the unit's output
 };
 
 /// Attention of packed active tokens by plain ATen calls, a dense matrix a sequence: reference of ops::window_attention, and the path of what
@@ -47,15 +49,17 @@ torch::Tensor t5_bucket(const torch::Tensor& distance, bool causal);
 ///   base = SiLU(in_proj m), split z (Z), r (H), v (H);  q, k = z * gamma[0|1] + beta[0|1];  out = out_proj(attention(q, k, v) * r)
 ///
 /// Parameters: in_proj.{weight (Z+2H, D), bias}, out_proj.{weight (D, H), bias}, qk_gamma, qk_beta (2, Z), position.table.
-class GatedAttentionUnitImpl : public torch::nn::Module {
+class GatedAttentionUnitImpl : public SubModule {
  public:
   GatedAttentionUnitImpl(int64_t dim, int64_t d_attn, int64_t d_hidden, const AttentionOptions& options, PhiloxStream& random);
 
   /// m (K, D) packed active tokens, positions (K) original time, cu_seqlens (B+1) of the active tokens -> (K, D). trace: q, k, v and attention are
   /// recorded.
   /// state: keys and values of the sequences' earlier chunks, which the queries see as well; moved on to hold this chunk's. Causal, with a window.
-  torch::Tensor forward(const torch::Tensor& m, const torch::Tensor& positions, const torch::Tensor& cu_seqlens, LayerTrace* trace = nullptr,
-                        AttentionState* state = nullptr);
+  torch::Tensor apply(const torch::Tensor& m, const torch::Tensor& positions, const torch::Tensor& cu_seqlens, LayerTrace* trace = nullptr,
+                      AttentionState* state = nullptr);
+  /// The same, dropped out on its way out.
+  torch::Tensor forward(const torch::Tensor& m, const SubModuleCall& call) override;
 
   /// Sends the attention through composite_attention: the reference of the fused path.
   void use_composite(bool on) { composite_ = on; }

@@ -26,8 +26,9 @@ struct AttentionState {
 
 /// What one causal layer carries from chunk to chunk.
 struct LayerState {
-  torch::Tensor ema;      ///< (B, D, N), MultiHeadEma::forward_with_state; undefined at the start
+  torch::Tensor encoder;  ///< StateEncoder::forward_with_state: EMA (B, D, N), S4D (B, D, P, 2); undefined at the start
   torch::Tensor history;  ///< (B, truncation, D), only with a truncation
+  torch::Tensor router;   ///< of a router that remembers: top-share's scores (B, horizon - 1) float64
   AttentionState attention;
 };
 

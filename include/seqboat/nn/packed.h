@@ -24,15 +24,23 @@ struct RandomKey {
   torch::Tensor sequence_ids;  ///< (B) int64; undefined = 0 .. B-1
 };
 
+/// What one sub-module of a layer did.
+struct ModuleTrace {
+  std::string name;
+  torch::Tensor active;       ///< (sum T) uint8
+  torch::Tensor probability;  ///< (sum T) P(active) of every token; undefined where nothing is learned
+};
+
 /// What one layer did, recorded when asked for, in packed order. The last six are filled only with ForwardOptions::intermediates.
 struct LayerTrace {
-  torch::Tensor active;       ///< (sum T) uint8; undefined without a router
-  torch::Tensor probability;  ///< (sum T) P(active) of every token
-  torch::Tensor logits;       ///< (sum T, 2), before the router's bias
-  torch::Tensor ema_out;      ///< (sum T, D), before SiLU
-  torch::Tensor q, k, v;      ///< (K, Z), (K, Z), (K, H) as passed to the attention, before scaling and rotation
-  torch::Tensor attention;    ///< (K, H), before the reset gate and the output projection
-  torch::Tensor reset;        ///< (M, H) Mega's reset gate
+  torch::Tensor active;              ///< (sum T) uint8; undefined without a router
+  torch::Tensor probability;         ///< (sum T) P(active) of every token
+  torch::Tensor logits;              ///< (sum T, 2), before the router's bias
+  torch::Tensor ema_out;             ///< (sum T, D), before SiLU
+  torch::Tensor q, k, v;             ///< (K, Z), (K, Z), (K, H) as passed to the attention, before scaling and rotation
+  torch::Tensor attention;           ///< (K, H), before the reset gate and the output projection
+  torch::Tensor reset;               ///< (M, H) Mega's reset gate
+  std::vector<ModuleTrace> modules;  ///< of SparseModularActivation, in order; others have one, told by active and probability
 };
 
 struct ModelState;

@@ -12,7 +12,9 @@
 #include "seqboat/nn/multi_head_ema.h"
 #include "seqboat/nn/norm.h"
 #include "seqboat/nn/packed.h"
-#include "seqboat/nn/sma_router.h"
+#include "seqboat/nn/router.h"
+#include "seqboat/nn/s4d.h"
+#include "seqboat/nn/state_encoder.h"
 
 namespace seqboat::nn {
 
@@ -27,22 +29,19 @@ struct SeqBoatLayerOptions {
   std::string norm = "layernorm";
   bool norm_affine = true;
   bool prenorm = true;
-  bool use_router = true;     ///< false: every token is activated with confidence 1 (seqboat-full), unless there is a fixed choice
-  bool use_attention = true;  ///< false: nothing is activated, the layer is encoder and skip path
-  std::string fixed_choice;   ///< "random" | "stride" (fixed_choice.h), in the router's place, with confidence 1; empty = none
-  double rate = 0.5;          ///< of the fixed choice
-  double temperature_init = 0.3;
-  double act_bias = 0.0;
+  std::string encoder = "ema";  ///< ema | s4d
+  RouterOptions router;         ///< its kind `always`: every token is activated with confidence 1 (seqboat-full)
+  bool use_attention = true;    ///< false: nothing is activated, the layer is encoder and skip path (the router's kind must be `never`)
   double dropout = 0.0;
 };
 
 /// One SeqBoat layer over packed tokens (official "unit"):
 ///
-///   m = dropout(SiLU(EMA(prenorm ? norm(x) : x)));   router(m) activates the tokens whose attention is worth paying for
+///   m = dropout(SiLU(encoder(prenorm ? norm(x) : x)));   router(m) activates the tokens whose attention is worth paying for
 ///   h = extract(p * GAU(compress(m)));   y = SiLU(skip_proj(m) + h + x);   postnorm: y = norm(y)
 ///
-/// Without attention y = SiLU(skip_proj(m) + x). Parameters: norm.*, ema.*, router.*, skip_proj.{weight (D, D), bias} (the other rows of the official
-/// hx_proj), attention.*.
+/// It is sparse modular activation with one sub-module. Without attention y = SiLU(skip_proj(m) + x). Parameters: norm.*, ema.* or s4d.*, router.*,
+/// skip_proj.{weight (D, D), bias} (the other rows of the official hx_proj), attention.*.
 class SeqBoatLayerImpl : public Layer {
  public:
   SeqBoatLayerImpl(const SeqBoatLayerOptions& options, PhiloxStream& random);
@@ -56,14 +55,13 @@ class SeqBoatLayerImpl : public Layer {
   void use_fused(bool on) { fused_ = on; }
 
   Norm norm{nullptr};
-  MultiHeadEma ema{nullptr};
-  SmaRouter router{nullptr};
+  MultiHeadEma ema{nullptr};              ///< this or
+  S4d s4d{nullptr};                       ///< that is the encoder
+  TemperedSoftmaxRouter router{nullptr};  ///< of this kind; others are told by their parameters' names alone
   Linear skip_proj{nullptr};
   GatedAttentionUnit attention{nullptr};
 
  private:
-  /// What is decided before a router is asked: forced, or by the fixed choice; undefined where the router decides or everything is activated.
-  torch::Tensor decisions(const PackedLayout& layout, const ForwardOptions& options, int64_t layer) const;
   /// first_norm: statistics of x for a norm that comes first, taken once.
   torch::Tensor forward_fused(const torch::Tensor& x, const PackedLayout& layout, const ForwardOptions& options, int64_t layer,
                               const NormImpl::Statistics& first_norm);
@@ -71,6 +69,9 @@ class SeqBoatLayerImpl : public Layer {
                                   const NormImpl::Statistics& first_norm);
 
   SeqBoatLayerOptions options_;
+  std::shared_ptr<StateEncoder> encoder_;
+  std::shared_ptr<Router> router_;  ///< nullptr: everything is activated, or nothing can be
+  bool learns_ = false;             ///< the router gives probabilities
   bool fused_ = true;
 };
 TORCH_MODULE(SeqBoatLayer);

@@ -22,9 +22,9 @@ struct SeqBoatLayerArguments {
   at::Tensor norm_bias;        ///< (D); or undefined
   at::Tensor norm_mean;        ///< (D) batchnorm: the statistics to use; else undefined
   at::Tensor norm_var;         ///< (D) biased; likewise
-  at::Tensor ema_q;            ///< (D, N), or (2D, N) when not causal; 0 <= q <= 1
-  at::Tensor ema_c;            ///< like q
-  at::Tensor ema_omega;        ///< (D)
+  at::Tensor encoder_decay;    ///< of the state encoder. EMA: q (D, N), or (2D, N) when not causal; 0 <= q <= 1. S4D: d (D or 2D, P, 2)
+  at::Tensor encoder_weight;   ///< like q
+  at::Tensor encoder_skip;     ///< (D)
   at::Tensor router_weight;    ///< (2, D); undefined: no router, every token is active with confidence 1, or those of `forced`
   at::Tensor router_bias;      ///< (2)
   at::Tensor log_temperature;  ///< (1)

@@ -17,6 +17,7 @@ struct S4dScan : torch::autograd::Function<S4dScan> {
     return {y, state_out};
   }
   static variable_list backward(AutogradContext* ctx, const variable_list& grads) {
+    refuse_second_derivative("s4d_scan");
     const auto saved = ctx->get_saved_variables();
     const Tensor grad_y = grads[0].defined() ? grads[0] : at::zeros_like(saved[0]);
     auto [gx, gd, gw, gskip, gstate, ghistory] =

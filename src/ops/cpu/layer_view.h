@@ -13,7 +13,7 @@
 
 #include "ops/common.h"
 #include "ops/cpu/attention_passes.h"
-#include "ops/cpu/ema_passes.h"
+#include "ops/cpu/scan_passes.h"
 #include "ops/cpu/scratch.h"
 #include "seqboat/kernels/dropout.h"
 #include "seqboat/kernels/gemm.h"
@@ -42,7 +42,7 @@ struct LayerView {
   const T* norm_rstd;  ///< batch norm: 1 / sqrt(var + eps)
   const T *router_weight, *router_bias, *log_temperature, *skip_weight, *skip_bias, *in_weight, *in_bias, *qk_gamma, *qk_beta, *bias_table;
   const T *out_weight, *out_bias;
-  EmaArguments<T> ema;
+  ScanArguments<T> scan;
   kernels::WindowAttentionShape attention;  ///< without active_cu_seqlens
   kernels::RowNorm row_norm;
   bool is_batch_norm, prenorm, batch_stats, causal, rotary;
@@ -221,8 +221,8 @@ void layer_forward(const LayerView<T>& v, const KeptTokens<T>& kept, const std::
 
 template <class T>
 struct LayerGradients {
-  T *x, *norm_weight, *norm_bias, *ema_q, *ema_c, *ema_omega, *router_weight, *router_bias, *log_temperature, *skip_weight, *skip_bias, *in_weight,
-      *in_bias, *qk_gamma, *qk_beta, *bias_table, *out_weight, *out_bias;  ///< nullptr where the argument is absent
+  T *x, *norm_weight, *norm_bias, *encoder_decay, *encoder_weight, *encoder_skip, *router_weight, *router_bias, *log_temperature, *skip_weight,
+      *skip_bias, *in_weight, *in_bias, *qk_gamma, *qk_beta, *bias_table, *out_weight, *out_bias;  ///< nullptr where the argument is absent
 };
 
 template <class T>

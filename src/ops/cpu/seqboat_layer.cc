@@ -28,14 +28,17 @@ void check_arguments(const SeqBoatLayerArguments& a) {
   check_offsets(kName, a.cu_seqlens, a.x.size(0));
   const auto dtype = a.x.scalar_type();
   const int64_t tokens = a.x.size(0), d = a.x.size(1);
-  TORCH_CHECK(a.ema_q.dim() == 2, "seqboat::seqboat_layer: ema_q must be (D, N), got ", a.ema_q.sizes());
-  const int64_t n = a.ema_q.size(1), channels = a.causal ? d : 2 * d;
+  const bool is_s4d = a.encoder_decay.dim() == 3;
+  TORCH_CHECK((is_s4d || a.encoder_decay.dim() == 2) && a.encoder_decay.size(1) > 0,
+              "seqboat::seqboat_layer: encoder_decay must be (D, N), or (D, P, 2), got ", a.encoder_decay.sizes());
+  const int64_t n = a.encoder_decay.size(1), channels = a.causal ? d : 2 * d;
+  const std::vector<int64_t> coefficients = is_s4d ? std::vector<int64_t>{channels, n, 2} : std::vector<int64_t>{channels, n};
   check_positions(kName, a.positions, a.cu_seqlens, a.in_weight.defined() && a.position == "simple");
   check_shape("sequence_ids", a.sequence_ids, {tokens}, at::kLong);
   if (a.forced.defined()) check_shape("forced", a.forced, {tokens}, at::kByte);
-  check_shape("ema_q", a.ema_q, {channels, n}, dtype);
-  check_shape("ema_c", a.ema_c, {channels, n}, dtype);
-  check_shape("ema_omega", a.ema_omega, {d}, dtype);
+  check_shape("encoder_decay", a.encoder_decay, coefficients, dtype);
+  check_shape("encoder_weight", a.encoder_weight, coefficients, dtype);
+  check_shape("encoder_skip", a.encoder_skip, {d}, dtype);
   if (a.router_weight.defined()) {
     check_shape("router_weight", a.router_weight, {2, d}, dtype);
     check_shape("router_bias", a.router_bias, {2}, dtype);
@@ -165,15 +168,16 @@ LayerView<T> make_view(const SeqBoatLayerArguments& a, std::vector<T>* rstd) {
   v.dropout = a.dropout;
   v.random = {static_cast<uint64_t>(a.random[0]), static_cast<uint64_t>(a.random[1]), static_cast<uint32_t>(a.random[2]),
               static_cast<uint32_t>(a.random[3]), static_cast<uint32_t>(a.random[4])};
-  v.ema = {.batch = v.batch,
-           .cu_seqlens = v.cu_seqlens,
-           .channels = v.dim,
-           .n_state = a.ema_q.size(1),
-           .truncation = a.truncation,
-           .bidirectional = !a.causal,
-           .q = data<T>(a.ema_q),
-           .c = data<T>(a.ema_c),
-           .omega = data<T>(a.ema_omega)};
+  v.scan = {.kind = a.encoder_decay.dim() == 3 ? ScanKind::kS4d : ScanKind::kEma,
+            .batch = v.batch,
+            .cu_seqlens = v.cu_seqlens,
+            .channels = v.dim,
+            .n_state = a.encoder_decay.size(1),
+            .truncation = a.truncation,
+            .bidirectional = !a.causal,
+            .decay = data<T>(a.encoder_decay),
+            .weight = data<T>(a.encoder_weight),
+            .skip = data<T>(a.encoder_skip)};
   if (!v.has_unit) return v;
   kernels::WindowAttentionShape& shape = v.attention;
   shape.batch = v.batch;

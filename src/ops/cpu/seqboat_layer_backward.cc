@@ -372,13 +372,13 @@ void layer_backward(const LayerView<T>& v, const KeptTokens<T>& kept, T* kept_ac
   }
   {
     const PhaseScope phase(Phase::kEma);
-    ema_backward<T>(v.ema, input, dm, nullptr,
-                    {.x = dinput,
-                     .accumulate_x = !v.prenorm,
-                     .q = grad.ema_q,
-                     .c = grad.ema_c,
-                     .omega = grad.ema_omega,
-                     .partial = scratch.take<T>(ema_partial_size(v.ema))});
+    scan_backward<T>(v.scan, input, dm, nullptr,
+                     {.x = dinput,
+                      .accumulate_x = !v.prenorm,
+                      .decay = grad.encoder_decay,
+                      .weight = grad.encoder_weight,
+                      .skip = grad.encoder_skip,
+                      .partial = scratch.take<T>(scan_partial_size(v.scan))});
   }
   if (v.prenorm) norm_backward(v, kept, dinput, grad);
 }

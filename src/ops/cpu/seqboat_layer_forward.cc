@@ -110,7 +110,7 @@ void layer_forward(const LayerView<T>& v, const KeptTokens<T>& kept, const std::
       input = normed;
     }
     const PhaseScope phase(Phase::kEma);
-    ema_forward<T>(v.ema, input, kept.ema_out, nullptr);
+    scan_forward<T>(v.scan, input, kept.ema_out, nullptr);
   }
 
   // m = dropout(SiLU(EMA)), the router's decision, skip_proj(m): into `pre`, which the last pass completes.

@@ -56,7 +56,7 @@ std::vector<Product> forward_products(const config::ModelConfig& model, double t
     products.push_back({tokens, d, z + h + 2 * d, count});
     products.push_back({tokens, h, d, count});
   } else {
-    products.push_back({tokens, d, d + (model.uses_router() ? 2 : 0), count});
+    products.push_back({tokens, d, d + model.router_logits(), count});
     if (model.has_unit()) {
       products.push_back({active, d, z + 2 * h, count});
       products.push_back({active, h, d, count});
@@ -83,8 +83,12 @@ StepCost step_cost(const config::ModelConfig& model, bool train, double tokens, 
     cost.attention_flops += layer.pairs * heads * (2 * (3 * keys + 2 * values) + 30);
     cost.bytes += 4 * (tokens * 9 * d + layer.active * (4 * projected + 4 * attended + 4 * d));
   }
+  // Multiply-adds of a state number, twice: EMA's is decayed and read, in training carried twice more with its derivative, summed up and led back.
+  // S4D's numbers are parts of complex ones (src/kernels/cpu/s4d_scan.cc: 6 a mode forward, 19 backward).
+  const bool is_s4d = model.state_encoder() == "s4d";
+  const double scan = is_s4d ? (train ? 25 : 6) : (train ? 16 : 4);
   if (model.layer != "attention")
-    cost.scan_flops = static_cast<double>(layers.size()) * directions * (train ? 16 : 4) * static_cast<double>(model.d_state) * tokens * d;
+    cost.scan_flops = static_cast<double>(layers.size()) * directions * scan * static_cast<double>(model.d_state) * tokens * d;
   if (train) cost.optimizer_bytes = 28 * parameters;
   return cost;
 }

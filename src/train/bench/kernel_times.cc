@@ -64,6 +64,15 @@ double scan_ms(const config::ModelConfig& model, bool train, const Tensor& cu_se
   if (tokens == 0 || model.layer == "attention") return 0;
   const int64_t rows = model.causal ? d : 2 * d;
   const Tensor x = numbers({tokens, d}).requires_grad_(train);
+  if (model.state_encoder() == "s4d") {
+    const int64_t modes = n / 2;
+    const Tensor radius = torch::sigmoid(torch::linspace(-4, 8, rows * modes)).reshape({rows, modes}), angle = 3 * numbers({rows, modes});
+    const Tensor decay = torch::stack({radius * angle.cos(), radius * angle.sin()}, 2).requires_grad_(train);
+    const Tensor weight = numbers({rows, modes, 2}).requires_grad_(train), skip = numbers({d}).requires_grad_(train);
+    return operator_ms(train, {x, decay, weight, skip}, [&] {
+      return std::get<0>(ops::s4d_scan(x, cu_seqlens, decay, weight, skip, model.truncation, !model.causal, std::nullopt, std::nullopt));
+    });
+  }
   // Decays from almost none to almost at once, as trained ones.
   const Tensor q = torch::sigmoid(torch::linspace(-4, 8, rows * n)).reshape({rows, n}).requires_grad_(train);
   const Tensor c = numbers({rows, n}).requires_grad_(train), omega = numbers({d}).requires_grad_(train);

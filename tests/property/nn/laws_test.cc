@@ -30,7 +30,7 @@ nn::SeqBoatLayerOptions layer_options(bool causal, const std::string& position, 
   options.attention.window = 5;
   options.attention.max_positions = 64;
   options.norm = norm;
-  options.temperature_init = 1.0;
+  options.router.temperature_init = 1.0;
   return options;
 }
 
@@ -39,7 +39,7 @@ nn::SeqBoatLayer lively_layer(const nn::SeqBoatLayerOptions& options) {
   PhiloxStream random(11, 1);
   nn::SeqBoatLayer layer(options, random);
   torch::NoGradGuard no_grad;
-  if (options.use_router) layer->router->proj->weight.mul_(100);
+  if (layer->router) layer->router->proj->weight.mul_(100);
   return layer;
 }
 

@@ -134,6 +134,7 @@ TEST_P(LayerKinds, ThreadCountChangesNothing) {
 
 TEST_P(LayerKinds, GradientsAreTheDerivative) {
   config::ModelConfig config = small_model(GetParam(), false);
+  if (config.router == "gumbel-hard") return;  // straight through: meant not to be the derivative (router_kinds_test.cc)
   config.dropout = 0;
   PhiloxStream random(5, 1);
   nn::Encoder encoder(config, random);
@@ -170,6 +171,12 @@ INSTANTIATE_TEST_SUITE_P(
                              c.layer = "seqboat-stride", c.rates = {0.25, 1.0};
                            }},
                       Kind{"Encoder", [](config::ModelConfig& c) { c.layer = "ema", c.dropout = 0.2, c.prenorm = true; }},
+                      Kind{"S4d", [](config::ModelConfig& c) { c.layer = "s4d", c.dropout = 0.2; }},
+                      Kind{"SeqBoatOnS4d", [](config::ModelConfig& c) { c.encoder = "s4d", c.truncation = 30; }},
+                      Kind{"Sigmoid", [](config::ModelConfig& c) { c.router = "sigmoid-threshold", c.router_threshold = 0.45; }},
+                      Kind{"GumbelSoft", [](config::ModelConfig& c) { c.router = "gumbel-soft", c.router_temperature = 0.7; }},
+                      Kind{"GumbelHard", [](config::ModelConfig& c) { c.router = "gumbel-hard", c.dropout = 0.1; }},
+                      Kind{"TopShare", [](config::ModelConfig& c) { c.router = "top-share", c.rates = {0.3}, c.router_horizon = 20; }},
                       Kind{"Mega", [](config::ModelConfig& c) { c.layer = "mega", c.dropout = 0.1; }},
                       Kind{"MegaRotary", [](config::ModelConfig& c) { c.layer = "mega", c.position = "rotary", c.prenorm = true; }},
                       Kind{"MegaChunk", [](config::ModelConfig& c) { c.layer = "mega-chunk", c.attention = "laplace"; }},
@@ -213,10 +220,10 @@ TEST(FixedChoice, AtRandomButByTheKeysAlone) {
 // A fixed choice weighs what it activates by one: forced to the same tokens, and its router's confidence taken as one, a SeqBoat layer is the same.
 TEST(FixedChoice, EverythingByStrideIsSeqBoatFull) {
   nn::SeqBoatLayerOptions options;
-  options.d_model = 20, options.d_attn = 6, options.d_hidden = 24, options.d_state = 4, options.use_router = false;
+  options.d_model = 20, options.d_attn = 6, options.d_hidden = 24, options.d_state = 4, options.router.kind = "always";
   PhiloxStream a(3, 1), b(3, 1);
   nn::SeqBoatLayer full(options, a);
-  options.fixed_choice = "stride", options.rate = 1;
+  options.router.kind = "stride", options.router.rate = 1;
   nn::SeqBoatLayer strided(options, b);
   torch::manual_seed(1);
   const Tensor x = torch::randn({90, 20});

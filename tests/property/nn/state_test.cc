@@ -196,30 +196,31 @@ TEST_P(CarriedState, GradientsFlowBackThroughIt) {
 
 INSTANTIATE_TEST_SUITE_P(
     Models, CarriedState,
-    ::testing::
-        Values(
-            Case{"Rotary", [](config::ModelConfig&) {}}, Case{"Simple", [](config::ModelConfig& c) { c.position = "simple"; }},
-            Case{"Local", [](config::ModelConfig& c) { c.position = "local"; }}, Case{"Truncated", [](config::ModelConfig& c) { c.truncation = 17; }},
-            Case{"WindowOverSeveralBlocks", [](config::ModelConfig& c) { c.window_size = 90; }},
-            Case{"Relu2", [](config::ModelConfig& c) { c.attention = "relu2"; }},
-            Case{"Laplace", [](config::ModelConfig& c) { c.attention = "laplace", c.window_size = 70; }},
-            Case{"WithoutRouter", [](config::ModelConfig& c) { c.layer = "seqboat-full"; }},
-            Case{"PostNormWithFeedForward", [](config::ModelConfig& c) { c.prenorm = false, c.norm = "scalenorm", c.ffn_dim = 12; }},
-            Case{"Sinusoidal", [](config::ModelConfig& c) { c.sinusoidal = true; }},
-            Case{"BatchNorm", [](config::ModelConfig& c) { c.norm = "batchnorm"; }},
-            Case{"Stride",
-                 [](config::ModelConfig& c) {
-                   c.layer = "seqboat-stride", c.rates = {0.3, 0.5, 1.0};
-                 }},
-            Case{"EncoderAlone", [](config::ModelConfig& c) { c.layer = "ema", c.truncation = 9; }},
-            Case{"MegaChunk", [](config::ModelConfig& c) { c.layer = "mega-chunk", c.chunk_size = 13; }},
-            Case{
-                "MegaChunkOfTheWindow",
-                [](config::ModelConfig& c) {
-                  c.layer = "mega-chunk", c.window_size = 80, c.max_positions = 1, c.position = "simple";
-                  c.attention = "relu2", c.prenorm = false, c.ffn_dim = -1;
-                }},
-            Case{"Attention", [](config::ModelConfig& c) { c.layer = "attention", c.n_heads = 5, c.window_size = 20; }}),
+    ::
+        testing::
+            Values(Case{"Rotary", [](config::ModelConfig&) {}}, Case{"Simple", [](config::ModelConfig& c) { c.position = "simple"; }},
+                   Case{"Local", [](config::ModelConfig& c) { c.position = "local"; }},
+                   Case{"Truncated", [](config::ModelConfig& c) { c.truncation = 17; }},
+                   Case{"WindowOverSeveralBlocks", [](config::ModelConfig& c) { c.window_size = 90; }},
+                   Case{"Relu2", [](config::ModelConfig& c) { c.attention = "relu2"; }},
+                   Case{"Laplace", [](config::ModelConfig& c) { c.attention = "laplace", c.window_size = 70; }},
+                   Case{"WithoutRouter", [](config::ModelConfig& c) { c.layer = "seqboat-full"; }},
+                   Case{"PostNormWithFeedForward", [](config::ModelConfig& c) { c.prenorm = false, c.norm = "scalenorm", c.ffn_dim = 12; }},
+                   Case{"Sinusoidal", [](config::ModelConfig& c) { c.sinusoidal = true; }},
+                   Case{"BatchNorm", [](config::ModelConfig& c) { c.norm = "batchnorm"; }},
+                   Case{"Stride", [](config::ModelConfig& c) { c.layer = "seqboat-stride", c.rates = {0.3, 0.5, 1.0}; }},
+                   Case{"EncoderAlone", [](config::ModelConfig& c) { c.layer = "ema", c.truncation = 9; }},
+                   Case{"OnS4d", [](config::ModelConfig& c) { c.encoder = "s4d"; }},
+                   Case{"S4dAlone", [](config::ModelConfig& c) { c.layer = "s4d", c.truncation = 9; }},
+                   Case{"TopShare", [](config::ModelConfig& c) { c.router = "top-share", c.rates = {0.3, 0.5, 0.4}, c.router_horizon = 11; }},
+                   Case{"MegaChunk", [](config::ModelConfig& c) { c.layer = "mega-chunk", c.chunk_size = 13; }},
+                   Case{
+                       "MegaChunkOfTheWindow",
+                       [](config::ModelConfig& c) {
+                         c.layer = "mega-chunk", c.window_size = 80, c.max_positions = 1, c.position = "simple";
+                         c.attention = "relu2", c.prenorm = false, c.ffn_dim = -1;
+                       }},
+                   Case{"Attention", [](config::ModelConfig& c) { c.layer = "attention", c.n_heads = 5, c.window_size = 20; }}),
     [](const auto& of) { return of.param.name; });
 
 TEST(ModelState, WhatCannotCarryOneSaysSo) {

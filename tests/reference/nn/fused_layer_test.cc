@@ -24,10 +24,9 @@ struct Case {
   int64_t truncation = 0;
   int64_t window = 7;
   double dropout = 0;
-  bool use_router = true;
+  const char* router = "tempered-softmax";
   bool affine = true;
-  const char* fixed_choice = "";
-  bool use_attention = true;
+  const char* encoder = "ema";
 };
 
 std::ostream& operator<<(std::ostream& out, const Case& c) {
@@ -39,7 +38,7 @@ nn::SeqBoatLayerOptions options_of(const Case& c) {
   options.d_model = 19;  // no multiple of any vector
   options.d_attn = 6;
   options.d_hidden = 21;
-  options.d_state = 5;
+  options.d_state = std::string(c.encoder) == "s4d" ? 6 : 5;
   options.truncation = c.truncation;
   options.causal = c.causal;
   options.attention.function = c.function;
@@ -49,12 +48,12 @@ nn::SeqBoatLayerOptions options_of(const Case& c) {
   options.norm = c.norm;
   options.norm_affine = c.affine;
   options.prenorm = c.prenorm;
-  options.use_router = c.use_router;
-  options.fixed_choice = c.fixed_choice;
-  options.rate = 0.4;
-  options.use_attention = c.use_attention;
-  options.temperature_init = 1.0;
-  options.act_bias = 0.1;
+  options.encoder = c.encoder;
+  options.router.kind = c.router;
+  options.router.rate = 0.4;
+  options.use_attention = std::string(c.router) != "never";
+  options.router.temperature_init = 1.0;
+  options.router.bias = 0.1;
   options.dropout = c.dropout;
   return options;
 }
@@ -66,9 +65,10 @@ nn::SeqBoatLayer make_layer(const Case& c, torch::ScalarType dtype) {
   torch::manual_seed(5);
   torch::NoGradGuard no_grad;
   for (const auto& parameter : layer->named_parameters()) {
-    if (parameter.key().find("ema") == std::string::npos) parameter.value().add_(0.3 * torch::randn_like(parameter.value()));
+    if (parameter.key().find("ema") == std::string::npos && parameter.key().find("s4d") == std::string::npos)
+      parameter.value().add_(0.3 * torch::randn_like(parameter.value()));
   }
-  if (c.use_router) layer->router->proj->weight.mul_(4);
+  if (layer->router) layer->router->proj->weight.mul_(4);
   layer->to(dtype);
   layer->train();
   return layer;
@@ -97,7 +97,7 @@ LayerRun run_layer(const Case& c, torch::ScalarType dtype, bool fused, bool reco
   options.trace = &trace;
   const Tensor y = layer(x, nn::PackedLayout::make(cu, options.random, 1), options, 0);
   Tensor loss = (y * w).sum();
-  if (router_gradients && c.use_router) loss = loss + (trace[0].probability * wp).sum();
+  if (router_gradients && layer->router) loss = loss + (trace[0].probability * wp).sum();
   loss.backward();
   LayerRun out{y.detach(), trace[0], {{"x", x.grad()}}, {}};
   for (const auto& parameter : layer->named_parameters()) out.grads.emplace_back(parameter.key(), parameter.value().grad());
@@ -126,7 +126,7 @@ TEST_P(FusedLayer, HasTheBitsOfTheCompositeAndItsGradients) {
     const LayerRun want = run_layer(GetParam(), dtype, false, false), got = run_layer(GetParam(), dtype, true, false);
     EXPECT_TRUE(same_bits(got.y, want.y));
     for (size_t i = 0; i < want.buffers.size(); ++i) EXPECT_TRUE(same_bits(got.buffers[i], want.buffers[i])) << "buffer " << i;
-    if (GetParam().use_router) {
+    if (std::string(GetParam().router) == "tempered-softmax") {
       EXPECT_TRUE(torch::equal(got.trace.active, want.trace.active));
       EXPECT_TRUE(same_bits(got.trace.probability, want.trace.probability));
       const double active = want.trace.active.to(torch::kFloat64).mean().item<double>();
@@ -149,28 +149,23 @@ TEST_P(FusedLayer, RecomputingFromTheInputsChangesNoBit) {
 
 INSTANTIATE_TEST_SUITE_P(
     Kinds, FusedLayer,
-    ::testing::Values(Case{.name = "Bidirectional"}, Case{.name = "Causal", .causal = true}, Case{.name = "Rotary", .position = "rotary"},
-                      Case{.name = "CausalRotaryDropout", .causal = true, .position = "rotary", .dropout = 0.3},
-                      Case{.name = "Local", .position = "local", .function = "relu2"}, Case{.name = "Laplace", .function = "laplace"},
-                      Case{.name = "Dropout", .dropout = 0.25}, Case{.name = "Truncated", .truncation = 40, .dropout = 0.1},
-                      Case{.name = "Full", .window = -1}, Case{.name = "NoRouter", .dropout = 0.2, .use_router = false},
-                      Case{.name = "CausalNoRouter", .causal = true, .dropout = 0.2, .use_router = false},
-                      Case{.name = "ScaleNorm", .norm = "scalenorm"}, Case{.name = "RmsNorm", .norm = "rmsnorm", .dropout = 0.1},
-                      Case{.name = "BatchNorm", .norm = "batchnorm"}, Case{.name = "BatchNormPlain", .norm = "batchnorm", .affine = false},
-                      Case{.name = "PostLayerNorm", .prenorm = false, .dropout = 0.1},
-                      Case{.name = "PostScaleNorm", .norm = "scalenorm", .prenorm = false},
-                      Case{.name = "PostRmsNormPlain", .norm = "rmsnorm", .prenorm = false, .affine = false},
-                      Case{.name = "Stride", .dropout = 0.2, .use_router = false, .fixed_choice = "stride"},
-                      Case{.name = "CausalRandom", .causal = true, .dropout = 0.2, .use_router = false, .fixed_choice = "random"},
-                      Case{.name = "EncoderAlone", .truncation = 30, .dropout = 0.2, .use_router = false, .use_attention = false},
-                      Case{.name = "CausalEncoderAlone",
-                           .causal = true,
-                           .norm = "scalenorm",
-                           .prenorm = false,
-                           .dropout = 0.2,
-                           .use_router = false,
-                           .use_attention = false},
-                      Case{.name = "PostBatchNormFallsBack", .norm = "batchnorm", .prenorm = false}),
+    ::testing::Values(
+        Case{.name = "Bidirectional"}, Case{.name = "Causal", .causal = true}, Case{.name = "Rotary", .position = "rotary"},
+        Case{.name = "CausalRotaryDropout", .causal = true, .position = "rotary", .dropout = 0.3},
+        Case{.name = "Local", .position = "local", .function = "relu2"}, Case{.name = "Laplace", .function = "laplace"},
+        Case{.name = "Dropout", .dropout = 0.25}, Case{.name = "Truncated", .truncation = 40, .dropout = 0.1}, Case{.name = "Full", .window = -1},
+        Case{.name = "NoRouter", .dropout = 0.2, .router = "always"},
+        Case{.name = "CausalNoRouter", .causal = true, .dropout = 0.2, .router = "always"}, Case{.name = "ScaleNorm", .norm = "scalenorm"},
+        Case{.name = "RmsNorm", .norm = "rmsnorm", .dropout = 0.1}, Case{.name = "BatchNorm", .norm = "batchnorm"},
+        Case{.name = "BatchNormPlain", .norm = "batchnorm", .affine = false}, Case{.name = "PostLayerNorm", .prenorm = false, .dropout = 0.1},
+        Case{.name = "PostScaleNorm", .norm = "scalenorm", .prenorm = false},
+        Case{.name = "PostRmsNormPlain", .norm = "rmsnorm", .prenorm = false, .affine = false},
+        Case{.name = "Stride", .dropout = 0.2, .router = "stride"}, Case{.name = "CausalRandom", .causal = true, .dropout = 0.2, .router = "random"},
+        Case{.name = "EncoderAlone", .truncation = 30, .dropout = 0.2, .router = "never"},
+        Case{.name = "CausalEncoderAlone", .causal = true, .norm = "scalenorm", .prenorm = false, .dropout = 0.2, .router = "never"},
+        Case{.name = "S4d", .truncation = 40, .dropout = 0.1, .encoder = "s4d"},
+        Case{.name = "CausalS4d", .causal = true, .norm = "rmsnorm", .prenorm = false, .encoder = "s4d"},
+        Case{.name = "S4dAlone", .router = "never", .encoder = "s4d"}, Case{.name = "PostBatchNormFallsBack", .norm = "batchnorm", .prenorm = false}),
     [](const auto& of) { return std::string(of.param.name); });
 
 TEST(FusedLayerEdge, ForcedDecisionsAndNothingOrAllActive) {
@@ -215,7 +210,7 @@ TEST(FusedLayerEdge, KeepsWhatItSaysAndLess) {
   ops::SeqBoatLayerArguments a;
   const Tensor x = torch::randn({640, 19});
   const nn::PackedLayout layout = nn::PackedLayout::make(offsets({640}), {});
-  std::tie(a.ema_q, a.ema_c) = layer->ema->coefficients();
+  std::tie(a.encoder_decay, a.encoder_weight) = layer->ema->coefficients();
   a.x = x;
   a.cu_seqlens = layout.cu_seqlens;
   a.positions = layout.positions;
@@ -223,7 +218,7 @@ TEST(FusedLayerEdge, KeepsWhatItSaysAndLess) {
   a.forced = (torch::arange(640) % 4 == 0).to(torch::kUInt8);
   a.norm_weight = layer->norm->weight;
   a.norm_bias = layer->norm->bias;
-  a.ema_omega = layer->ema->omega;
+  a.encoder_skip = layer->ema->omega;
   a.router_weight = layer->router->proj->weight;
   a.router_bias = layer->router->proj->bias;
   a.log_temperature = layer->router->log_temperature;
@@ -244,8 +239,8 @@ TEST(FusedLayerEdge, KeepsWhatItSaysAndLess) {
     torch::NoGradGuard no_grad;
     for (const Tensor& t : {a.x, a.cu_seqlens, a.positions, a.sequence_ids, a.forced, a.norm_weight, a.norm_bias}) stack.emplace_back(t);
     for (int absent = 0; absent < 2; ++absent) stack.emplace_back();
-    for (const Tensor& t : {a.ema_q, a.ema_c, a.ema_omega, a.router_weight, a.router_bias, a.log_temperature, a.skip_weight, a.skip_bias, a.in_weight,
-                            a.in_bias, a.qk_gamma, a.qk_beta, a.bias_table, a.out_weight, a.out_bias})
+    for (const Tensor& t : {a.encoder_decay, a.encoder_weight, a.encoder_skip, a.router_weight, a.router_bias, a.log_temperature, a.skip_weight,
+                            a.skip_bias, a.in_weight, a.in_bias, a.qk_gamma, a.qk_beta, a.bias_table, a.out_weight, a.out_bias})
       stack.emplace_back(t.detach());
     torch::jit::push(stack, a.norm, a.prenorm, a.batch_stats, a.eps, a.causal, a.truncation, a.window, a.position, a.function, a.act_bias, a.dropout,
                      a.random, a.keep_inputs_only);
@@ -261,7 +256,7 @@ TEST(FusedLayerEdge, MisuseIsNamed) {
   const nn::PackedLayout layout = nn::PackedLayout::make(offsets({5}), {});
   const Case c{.name = "Edge"};
   nn::SeqBoatLayer layer = make_layer(c, torch::kFloat32);
-  EXPECT_C10_ERROR(layer(torch::randn({5, 18}), layout, nn::ForwardOptions{}, 0), "seqboat::seqboat_layer: ema_q must be");
+  EXPECT_C10_ERROR(layer(torch::randn({5, 18}), layout, nn::ForwardOptions{}, 0), "seqboat::seqboat_layer: encoder_decay must be");
   EXPECT_C10_ERROR(layer(x.to(torch::kInt64), layout, nn::ForwardOptions{}, 0), "x must be float32 or float64");
   nn::ForwardOptions forced;
   forced.forced_active = {torch::ones({4}, torch::kUInt8)};

@@ -31,7 +31,7 @@ TEST(GatedAttentionUnit, FollowsItsFormula) {
   auto unit = make_unit(options);
   const Tensor m = torch::randn({20, kD}, torch::kFloat64), times = torch::arange(20) * 2;
   nn::LayerTrace trace;
-  const Tensor got = unit(m, times, offsets({20}), &trace);
+  const Tensor got = unit->apply(m, times, offsets({20}), &trace);
   const Tensor base = torch::silu(torch::linear(m, unit->in_proj->weight, unit->in_proj->bias));
   const Tensor z = base.slice(1, 0, kZ), r = base.slice(1, kZ, kZ + kH), v = base.slice(1, kZ + kH);
   const Tensor q = z * unit->qk_gamma[0] + unit->qk_beta[0], k = z * unit->qk_gamma[1] + unit->qk_beta[1];
@@ -68,7 +68,7 @@ TEST(GatedAttentionUnit, T5Buckets) {
 
 TEST(GatedAttentionUnit, NoActiveTokenGivesNone) {
   auto unit = make_unit({});
-  EXPECT_EQ(unit(torch::empty({0, kD}, torch::kFloat64), torch::empty({0}, torch::kInt64), offsets({0, 0})).sizes(), at::IntArrayRef({0, kD}));
+  EXPECT_EQ(unit->apply(torch::empty({0, kD}, torch::kFloat64), torch::empty({0}, torch::kInt64), offsets({0, 0})).sizes(), at::IntArrayRef({0, kD}));
 }
 
 TEST(GatedAttentionUnit, Misuse) {

@@ -18,7 +18,7 @@ nn::SeqBoatLayerOptions small_options(bool prenorm, bool causal, bool use_router
   options.d_state = 4;
   options.causal = causal;
   options.prenorm = prenorm;
-  options.use_router = use_router;
+  if (!use_router) options.router.kind = "always";
   options.attention.window = 5;
   options.attention.max_positions = 64;
   return options;
@@ -30,7 +30,7 @@ nn::SeqBoatLayer make_layer(const nn::SeqBoatLayerOptions& options) {
   layer->to(torch::kFloat64);
   torch::NoGradGuard no_grad;
   torch::manual_seed(1);
-  if (options.use_router) layer->router->proj->weight.normal_();
+  if (layer->router) layer->router->proj->weight.normal_();
   layer->attention->out_proj->weight.normal_();
   return layer;
 }
@@ -45,14 +45,14 @@ TEST(SeqBoatLayer, FollowsItsFormula) {
     const Tensor m = torch::silu(layer->ema(prenorm ? layer->norm(x) : x, cu));
     Tensor h = torch::zeros({kTokens, kD}, torch::kFloat64);
     if (use_router) {
-      const auto decision = layer->router->forward(m, {});
+      const auto decision = layer->router->decide(m, {});
       const Tensor index = decision.active.nonzero().squeeze(1);
       ASSERT_GT(index.size(0), 0);
       ASSERT_LT(index.size(0), kTokens);
-      const Tensor unit = layer->attention(m.index_select(0, index), index, offsets({index.size(0)}));
+      const Tensor unit = layer->attention->apply(m.index_select(0, index), index, offsets({index.size(0)}));
       h.index_copy_(0, index, decision.p.index_select(0, index).unsqueeze(1) * unit);
     } else {
-      h = layer->attention(m, torch::arange(kTokens), cu);
+      h = layer->attention->apply(m, torch::arange(kTokens), cu);
     }
     Tensor want = torch::silu(torch::linear(m, layer->skip_proj->weight, layer->skip_proj->bias) + h + x);
     if (!prenorm) want = layer->norm(want);
