@@ -9,6 +9,7 @@
 #include <optional>
 
 #include "command.h"
+#include "imdb_data.h"
 #include "seqboat/base/error.h"
 #include "seqboat/base/text.h"
 #include "seqboat/config/keys.h"
@@ -35,6 +36,9 @@ struct DataSet {
 };
 constexpr DataSet kDataSets[] = {
     {"listops", "nested lists of digits, ten classes: Long Range Arena's ListOps, and its short form", "generated: seqboat data make listops", true},
+    {"imdb", "film reviews by their bytes, for or against: Long Range Arena's text classification",
+     "Large Movie Review Dataset v1.0 (aclImdb_v1.tar.gz, from ai.stanford.edu/~amaas/data/sentiment): seqboat train lra/text-small --data aclImdb",
+     false},
     {"bytes", "any file as a text of bytes, for language models", "your own: seqboat train lm/bytes-small --data FILE", false},
     {"synthetic", "random tokens or numbers of one length, which only the clock looks at", "made in memory: seqboat bench --recipe bench/listops",
      false},
@@ -135,11 +139,16 @@ std::vector<fs::path> files_of(const std::string& path) {
     const fs::path file = data::listops_file(path, split);
     if (fs::exists(file, error)) files.push_back(file);
   }
-  SEQBOAT_CHECK(!files.empty(), ErrorKind::kData, "{}: expected basic_train.tsv, basic_val.tsv or basic_test.tsv, found none of them", path);
+  SEQBOAT_CHECK(
+      !files.empty(), ErrorKind::kData,
+      "{}: expected basic_train.tsv, basic_val.tsv or basic_test.tsv (listops), or imdb_train.tsv, imdb_test.tsv or the folders train/ and test/ "
+      "of aclImdb (imdb), found none of them",
+      path);
   return files;
 }
 
 int check_data(const std::string& path, Reporter& reporter) {
+  if (is_imdb(path)) return check_imdb(path, reporter);
   Json json;
   json["ok"] = true;
   json["files"] = Json::array();
@@ -181,6 +190,7 @@ std::string ladder_text(const data::ShortcutLadder& ladder) {
 }
 
 int stats_data(const std::string& path, const std::string& split_name, Reporter& reporter) {
+  if (is_imdb(path)) return imdb_stats(path, split_name, reporter);
   std::error_code error;
   files_of(path);  // names what is missing
   const bool is_folder = fs::is_directory(path, error);
@@ -269,14 +279,15 @@ void add_data(CLI::App* app, Invocation* invocation) {
     std::string split;
   };
   auto path = std::make_shared<Path>();
-  CLI::App* check = command->add_subcommand("check", "reads every sample and compares each label with the expression's value");
-  check->add_option("FILE|DIR", path->path, "a .tsv file, or a folder of splits")->required();
+  CLI::App* check =
+      command->add_subcommand("check", "reads every sample and compares each label with the expression's value, or the review's rating");
+  check->add_option("FILE|DIR", path->path, "a .tsv file, or a folder of splits (imdb: aclImdb, or one of imdb_*.tsv)")->required();
   add_common_options(check, invocation);
   check->footer(examples("seqboat data check /tmp/listops", "seqboat data check /tmp/listops/basic_test.tsv --json"));
   check->callback([invocation, path] { invocation->action = [path](Reporter& reporter) { return check_data(path->path, reporter); }; });
 
-  CLI::App* stats = command->add_subcommand("stats", "lengths, depths, labels, and how far shortcuts get");
-  stats->add_option("FILE|DIR", path->path, "a .tsv file, or a folder of splits")->required();
+  CLI::App* stats = command->add_subcommand("stats", "lengths, depths, labels, ratings, and how far shortcuts get");
+  stats->add_option("FILE|DIR", path->path, "a .tsv file, or a folder of splits (imdb: aclImdb, or one of imdb_*.tsv)")->required();
   stats->add_option("--split", path->split, "of a folder: train, valid or test; default the test split")
       ->check(CLI::IsMember({"train", "valid", "val", "test"}))
       ->type_name("SPLIT");

@@ -1,5 +1,6 @@
 #include "config/check.h"
 
+#include <algorithm>
 #include <cmath>
 
 #include "config/values.h"
@@ -166,18 +167,33 @@ void check_run_keys_together(const Recipe& recipe, const CheckContext& context) 
   }
 
   // A key of another data set that is not at its default was meant to do something, and would do nothing.
-  static constexpr std::pair<std::string_view, std::string_view> kOwners[] = {
-      {"data.seed", "listops"},           {"data.min_length", "listops"},    {"data.max_length", "listops"},
-      {"data.max_depth", "listops"},      {"data.max_args", "listops"},      {"data.train_examples", "listops"},
-      {"data.valid_examples", "listops"}, {"data.test_examples", "listops"}, {"data.block_length", "bytes"},
-      {"data.carry_state", "bytes"},      {"data.context", "bytes"},         {"data.valid_share", "bytes"},
-      {"data.test_share", "bytes"},       {"data.length", "synthetic"},      {"train.auxiliary_weight", "listops"}};
+  struct Owned {
+    std::string_view field;
+    std::vector<std::string_view> owners;
+  };
+  static const Owned kOwned[] = {{"data.seed", {"listops"}},
+                                 {"data.min_length", {"listops"}},
+                                 {"data.max_length", {"listops", "imdb"}},
+                                 {"data.max_depth", {"listops"}},
+                                 {"data.max_args", {"listops"}},
+                                 {"data.train_examples", {"listops"}},
+                                 {"data.valid_examples", {"listops"}},
+                                 {"data.test_examples", {"listops"}},
+                                 {"data.block_length", {"bytes"}},
+                                 {"data.carry_state", {"bytes"}},
+                                 {"data.context", {"bytes"}},
+                                 {"data.valid_share", {"bytes"}},
+                                 {"data.test_share", {"bytes"}},
+                                 {"data.valid", {"imdb"}},
+                                 {"data.length", {"synthetic"}},
+                                 {"train.auxiliary_weight", {"listops"}}};
   const Recipe defaults;
-  for (const auto& [field_name, owner] : kOwners) {
+  for (const auto& [field_name, owners] : kOwned) {
     const Key& key = key_of_field(field_name);
     const std::string usual = value_text(field(key, defaults));
-    require(data.name == owner || value_text(field(key, recipe)) == usual, context, field_name, recipe,
-            "belongs to data.name = \"{}\" and must keep its default {} where that is \"{}\"", owner, usual, data.name);
+    const bool owned = std::find(owners.begin(), owners.end(), data.name) != owners.end();
+    require(owned || value_text(field(key, recipe)) == usual, context, field_name, recipe,
+            "belongs to data.name = \"{}\" and must keep its default {} where that is \"{}\"", fmt::join(owners, "\" or \""), usual, data.name);
   }
   require(recipe.router.target_weight > 0 || recipe.router.target_rate == defaults.router.target_rate, context, "router.target_rate", recipe,
           "has no effect unless router.target_weight is above 0");

@@ -149,7 +149,7 @@ std::vector<Key> make_keys() {
       key("task", "auxiliary_weight", SEQBOAT_FIELD(train.auxiliary_weight), range(0, 1e6),
           "", "ListOps: weight, beside the label's 1, of the summed losses of the calculation's steps, each read off at its token; 0 = the label alone"),
       // [data]
-      key("data", "name", SEQBOAT_FIELD(data.name), words({"listops", "bytes", "synthetic"}),
+      key("data", "name", SEQBOAT_FIELD(data.name), words({"listops", "imdb", "bytes", "synthetic"}),
           "data", "the data set; `seqboat data list` shows all"),
       key("data", "path", SEQBOAT_FIELD(data.path), any(),
           "data", "folder of its files, made there if they can be; empty = the cache folder. bytes: the file"),
@@ -158,7 +158,7 @@ std::vector<Key> make_keys() {
       key("data", "min_length", SEQBOAT_FIELD(data.min_length), range(0, kCount),
           "", "ListOps: samples are longer than this"),
       key("data", "max_length", SEQBOAT_FIELD(data.max_length), range(2, kCount),
-          "", "ListOps: samples are shorter than this"),
+          "", "ListOps: samples are shorter than this; imdb: bytes after which a text is cut"),
       key("data", "max_depth", SEQBOAT_FIELD(data.max_depth), range(2, 100),
           "", "ListOps: depth at which every node is a digit; the root has depth 1"),
       key("data", "max_args", SEQBOAT_FIELD(data.max_args), range(2, 1000),
@@ -181,6 +181,8 @@ std::vector<Key> make_keys() {
           "", "bytes: share of the file held out for validation, before the test's"),
       key("data", "test_share", SEQBOAT_FIELD(data.test_share), range(0, 1),
           "", "bytes: share of the file held out for the test, at its end"),
+      key("data", "valid", SEQBOAT_FIELD(data.valid), words({"tenth", "test"}),
+          "", "imdb: validation on a tenth of the training reviews (ids that end in 9), held out from it, or on the test's as the arena does"),
       // [optim]
       key("optim", "name", SEQBOAT_FIELD(optim.name), words({"adam", "radam"}),
           "optimizer", "optimiser"),

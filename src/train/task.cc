@@ -112,9 +112,10 @@ const char* split_word(data::Split split) {
 std::unique_ptr<Task> make_task(const config::Recipe& recipe, const std::filesystem::path& data_dir) {
   if (recipe.data.name == "listops") return make_listops_task(recipe, data_dir);
   if (recipe.data.name == "bytes") return make_bytes_task(recipe, data_dir);
+  if (recipe.data.name == "imdb") return make_imdb_task(recipe, data_dir);
   SEQBOAT_CHECK(recipe.data.name != "synthetic", ErrorKind::kConfig,
-                "data.name: expected listops or bytes, found \"synthetic\": those are random numbers, for `seqboat bench` alone");
-  fail(ErrorKind::kConfig, "data.name: expected listops or bytes, found {}", in_quotes(recipe.data.name));
+                "data.name: expected listops, imdb or bytes, found \"synthetic\": those are random numbers, for `seqboat bench` alone");
+  fail(ErrorKind::kConfig, "data.name: expected listops, imdb or bytes, found {}", in_quotes(recipe.data.name));
 }
 
 }  // namespace seqboat::train

@@ -37,6 +37,20 @@ class Recipes(CliTest):
         self.assertEqual((d["min_length"], d["max_length"], d["max_depth"], d["max_args"]), (500, 2000, 10, 10))
         self.assertEqual((d["train_examples"], d["valid_examples"], d["test_examples"]), (96000, 2000, 2000))
 
+    def test_published_settings_of_text(self):
+        r = self.json_of("recipes", "show", "lra/text")["resolved"]
+        m, o, t = r["model"], r["optim"], r["train"]
+        self.assertEqual((m["n_layers"], m["d_model"], m["d_hidden"], m["d_attn"], m["d_state"]), (4, 128, 256, 64, 16))
+        self.assertEqual((m["window_size"], m["truncation"], m["max_positions"]), (128, 1024, 4002))
+        self.assertEqual((m["attention"], m["position"], m["norm"], m["prenorm"], m["sinusoidal"]), ("softmax", "local", "scalenorm", False, False))
+        self.assertEqual((m["dropout"], m["ffn_dim"], r["router"]["temperature_init"], r["router"]["bias"]), (0.1, 0, 0.3, 0))
+        self.assertEqual((r["task"]["classes"], r["task"]["pool"], r["task"]["classifier_layers"], r["task"]["d_classifier"]), (2, "mean", 1, 256))
+        self.assertEqual((o["name"], o["lr"], o["betas"], o["eps"], o["weight_decay"], o["clip_norm"]), ("adam", 0.004, [0.9, 0.98], 1e-8, 0.01, 1.0))
+        self.assertEqual((o["schedule"], o["warmup"], o["warmup_init_lr"], o["total_steps"], o["power"], o["end_lr"]),
+                         ("linear-decay", 10000, 1e-7, 25000, 1, 0))
+        self.assertEqual((t["steps"], t["batch_size"], t["max_tokens"], t["accumulate"]), (25000, 50, 0, 1))
+        self.assertEqual((r["data"]["name"], r["data"]["max_length"], r["data"]["valid"]), ("imdb", 4000, "test"))
+
     def test_configurations_of_the_benchmarks(self):
         sizes = {"listops": (80, 64, 6, 2048, 8, 1024), "text": (128, 64, 4, 4096, 4, 1024), "image": (160, 96, 8, 1024, 8, 1024),
                  "speech": (60, 30, 8, 16000, 2, 4000), "lm": (512, 128, 12, 2048, 1, 2048)}

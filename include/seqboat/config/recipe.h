@@ -59,18 +59,19 @@ struct DataConfig {
   std::string path;              ///< where its files are or are to be made; empty = the cache folder
   int64_t seed = 0;              ///< of generated data
   int64_t min_length = 500;      ///< exclusive bounds, as in the original generator: min_length < length < max_length
-  int64_t max_length = 2000;
+  int64_t max_length = 2000;     ///< imdb: bytes after which a text is cut
   int64_t max_depth = 10;
   int64_t max_args = 10;
   int64_t train_examples = 96000;
   int64_t valid_examples = 2000;
   int64_t test_examples = 2000;
-  int64_t block_length = 512;  ///< bytes: length of a training sequence; evaluation scores block_length - context new bytes a block
-  int64_t length = 0;          ///< synthetic: of every sequence
-  bool carry_state = false;    ///< bytes: each sequence of a batch goes on where it was in the last update, with the model's state
-  int64_t context = 0;         ///< bytes: bytes that evaluation shows before each block; -1 = one stream with carried state
-  double valid_share = 0.05;   ///< bytes: the held-out tail is so much of the file ...
-  double test_share = 0.05;    ///< ... and so much after it
+  int64_t block_length = 512;   ///< bytes: length of a training sequence; evaluation scores block_length - context new bytes a block
+  int64_t length = 0;           ///< synthetic: of every sequence
+  bool carry_state = false;     ///< bytes: each sequence of a batch goes on where it was in the last update, with the model's state
+  int64_t context = 0;          ///< bytes: bytes that evaluation shows before each block; -1 = one stream with carried state
+  double valid_share = 0.05;    ///< bytes: the held-out tail is so much of the file ...
+  double test_share = 0.05;     ///< ... and so much after it
+  std::string valid = "tenth";  ///< imdb: tenth | test, what is validated on
 };
 
 /// [expect]: the number to reach and where it is from. Without a metric nothing is expected.

@@ -7,6 +7,7 @@
 #include "seqboat/base/error.h"
 #include "seqboat/config/run_dir.h"
 #include "seqboat/data/bytes.h"
+#include "seqboat/data/imdb.h"
 #include "seqboat/data/listops.h"
 #include "seqboat/kernels/simd.h"
 #include "seqboat/train/commands.h"
@@ -77,9 +78,16 @@ class Bench {
   void complete_sizes() {
     config::ModelConfig& model = recipe_.model;
     const config::DataConfig& data = recipe_.data;
-    if (model.input == "tokens" && model.vocab_size == 0) model.vocab_size = data.name == "bytes" ? data::kByteVocabSize : data::kListopsVocabSize;
+    if (model.input == "tokens" && model.vocab_size == 0) {
+      model.vocab_size = data.name == "bytes" ? data::kByteVocabSize : data.name == "imdb" ? data::kImdbVocabSize : data::kListopsVocabSize;
+    }
     length_ = request_.length;
-    if (length_ == 0) length_ = data.name == "synthetic" ? data.length : data.name == "bytes" ? data.block_length : data.max_length - 1;
+    if (length_ == 0) {
+      length_ = data.name == "synthetic" ? data.length
+                : data.name == "bytes"   ? data.block_length
+                : data.name == "imdb"    ? data.max_length
+                                         : data.max_length - 1;
+    }
     check_positions("--length", length_);
     batch_ = request_.batch;
     if (batch_ == 0) {

@@ -10,6 +10,7 @@
 namespace seqboat::train {
 
 std::unique_ptr<Task> make_bytes_task(const config::Recipe& recipe, const std::filesystem::path& data_dir);
+std::unique_ptr<Task> make_imdb_task(const config::Recipe& recipe, const std::filesystem::path& data_dir);
 std::unique_ptr<Task> make_listops_task(const config::Recipe& recipe, const std::filesystem::path& data_dir);
 
 }  // namespace seqboat::train
