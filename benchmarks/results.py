@@ -13,6 +13,9 @@ KEYS = ("sweep", "contender", "recipe", "mode", "rate", "threads", "batch", "len
 CONTENDERS = {
     "seqboat": "seqboat", "padded": "padded PyTorch", "blocked": "padded PyTorch, score matrix in blocks", "transformer": "Transformer (SDPA)",
 }
+KINDS = ("seqboat-full", "ema", "s4d", "mega-chunk", "mega", "attention")  # layers of seqboat itself that its own is compared with
+CONTENDERS.update({kind: kind for kind in KINDS})
+RATELESS = {"transformer", *KINDS}  # nothing chooses there, so that one measurement stands beside every rate
 
 
 class BadResults(Exception):
@@ -123,19 +126,20 @@ class Found(collections.OrderedDict):
 
 
 def cells(chosen, sweep, **wanted):
-    """{(recipe, mode, rate, threads, batch, length, simd): {contender: Cell}} of a sweep's lines, in the order of the first line of each. A Transformer, which
-    knows no rate and is measured once, stands at every one."""
+    """{(recipe, mode, rate, threads, batch, length, simd): {contender: Cell}} of a sweep's lines, in the order of the first line of each. Those that know no rate
+    and are measured once stand at every one."""
     grouped = collections.OrderedDict()
     belongs = lambda line: line["sweep"] == sweep and all(line[key] == value for key, value in wanted.items())
     for line in chosen.lines:
         if belongs(line):
             at = tuple(line[key] for key in KEYS[2:])
             grouped.setdefault(at, collections.OrderedDict()).setdefault(line["contender"], []).append(line)
-    for at in [at for at, contenders in grouped.items() if "transformer" in contenders and at[2] is None]:
+    for at in [at for at, contenders in grouped.items() if RATELESS & set(contenders) and at[2] is None]:
         same = [other for other in grouped if other != at and other[:2] + other[3:] == at[:2] + at[3:]]
-        for other in same:
-            grouped[other].setdefault("transformer", grouped[at]["transformer"])
-        if same and len(grouped[at]) == 1:
+        for name in RATELESS & set(grouped[at]):
+            for other in same:
+                grouped[other].setdefault(name, grouped[at][name])
+        if same and set(grouped[at]) <= RATELESS:
             del grouped[at]
     found = Found((at, {name: Cell(lines) for name, lines in contenders.items()}) for at, contenders in grouped.items())
     found.aside = [line for line in chosen.aside if belongs(line)]
@@ -206,7 +210,7 @@ def notes(found):
 
 
 def place(line):
-    at = [f"rate {rate_text(line['rate'])}"] if line["contender"] != "transformer" else []
+    at = [f"rate {rate_text(line['rate'])}"] if line["contender"] not in RATELESS else []
     at += [f"length {line['length']:,}"] if line["length"] else []
     return " at " + ", ".join(at) if at else ""
 
@@ -330,6 +334,25 @@ def table_length(chosen):
     return markdown(head, rows) + "\n\n" + notes(found)
 
 
+def table_kinds(chosen):
+    found = cells(chosen, "kinds")
+    rows = []
+    for (recipe, mode, rate, *_), row in found.items():
+        ours = row.get("seqboat")
+        for name in present(found):
+            cell = row.get(name)
+            measured = cell is not None and cell.left_out is None
+            share = lambda of, what: getattr(of, what) if of is not None and of.left_out is None else None
+            text = [f"{value:.0%}" if value else "–" for value in (share(cell, "limit_share"), share(cell, "reachable_share"))]
+            beside = [f"{share(cell, what) / share(ours, what):.0%}" if share(cell, what) and share(ours, what) else "–" for what in ("limit_share", "reachable_share")]
+            at = f" at {rate_text(rate)}" if name == "seqboat" else ""
+            rows.append([recipe, mode, CONTENDERS[name] + at, of_cell(cell, "ms"), of_cell(cell, "added_mb") if measured else "–", *text, *beside])
+    if not rows:
+        return None
+    head = ["recipe", "mode", "layer", "ms", "MB added", "of its limit's speed", "of its reachable", "its share of the limit to seqboat's", "of the reachable"]
+    return markdown(head, rows) + "\n\n" + notes(found)
+
+
 # The name of each table: what makes it, and the sweep of benchmarks/compare that measures what is in it.
 TABLES = {
     "machine": (table_machine, "activation"),
@@ -340,4 +363,5 @@ TABLES = {
     "threads": (table_threads, "threads"),
     "length": (table_length, "length"),
     "simd": (table_simd, "simd"),
+    "kinds": (table_kinds, "kinds"),
 }

@@ -211,6 +211,29 @@ class Compare(BenchTest):
         out = measured_anew([])
         self.assertIn(f"Builds: {ours['build']} (seqboat), {theirs['build']} (padded PyTorch).", out)
 
+    def test_kinds_of_layers_stand_beside_our_own(self):
+        out = self.compare(0, "--sweep", "kinds", "--recipes", "bench/a", "--modes", "train", "--rates", ".6", "--repetitions", "1", "--python", "/none").stdout
+        kinds = ["seqboat-full", "ema", "s4d", "mega-chunk", "mega", "attention"]
+        self.assertEqual([line["contender"] for line in self.lines()], ["seqboat", *kinds])
+        self.assertEqual(len({line["build"] for line in self.lines()}), 1)
+        for kind, call in zip(kinds, self.calls()[-6:], strict=True):
+            self.assertIn(f"--set model.layer={kind}", call)
+            self.assertNotIn("--activation-rate", call)
+        # The limit of the program above is half of its time, whoever it is.
+        self.assertIn("| bench/a | train | seqboat at 0.6 | 35 |", out)
+        self.assertIn("| bench/a | train | mega | 25 |", out)
+        self.assertEqual(out.count("| 50% | 125% | 100% | 100% |"), 7)
+        # A newer build's do not put the other tables aside.
+        page = self.dir / "page.md"
+        page.write_text("<!-- table: train -->\n<!-- end -->\n<!-- table: kinds -->\n<!-- end -->\n")
+        self.compare(0, "--recipes", "bench/a", "--modes", "train", "--rates", ".5", "--rivals", "", "--repetitions", "1")
+        (self.dir / "lib").mkdir()
+        (self.dir / "lib/libseqboat_ops.so").write_text("newer")
+        self.compare(0, "--sweep", "kinds", "--recipes", "bench/a", "--modes", "train", "--rivals", "ema", "--repetitions", "1")
+        done = subprocess.run([sys.executable, "-B", str(BENCHMARKS / "make_tables"), str(self.results), "--document", str(page)], capture_output=True, text=True)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.assertIn("| bench/a | 0.5 | 30 |", page.read_text())
+
     def test_references_have_the_allocator_of_the_program(self):
         self.compare(0, "--recipes", "bench/a", "--modes", "train", "--rates", ".5", "--repetitions", "1")
         self.assertEqual([line["contender"] for line in self.lines()], ["seqboat", "padded", "blocked", "transformer"])
