@@ -14,11 +14,11 @@ using torch::Tensor;
 namespace {
 
 /// The decisions that stand in the router's place, or an undefined tensor.
-Tensor forced_decisions(const ForwardOptions& options, int64_t layer) {
-  if (options.forced_active.empty()) return {};
-  TORCH_CHECK(static_cast<size_t>(layer) < options.forced_active.size(), "seqboat: forced_active has ", options.forced_active.size(),
-              " layers, none for layer ", layer);
-  return options.forced_active[static_cast<size_t>(layer)];
+Tensor forced_decisions(const PackedLayout& layout, const ForwardOptions& options, int64_t layer) {
+  const std::vector<Tensor>& forced = layout.pass == 1 && !options.forced_active1.empty() ? options.forced_active1 : options.forced_active;
+  if (forced.empty()) return {};
+  TORCH_CHECK(static_cast<size_t>(layer) < forced.size(), "seqboat: forced_active has ", forced.size(), " layers, none for layer ", layer);
+  return forced[static_cast<size_t>(layer)];
 }
 
 }  // namespace
@@ -38,7 +38,7 @@ SeqBoatLayerImpl::SeqBoatLayerImpl(const SeqBoatLayerOptions& options, PhiloxStr
 
 Tensor SeqBoatLayerImpl::decisions(const PackedLayout& layout, const ForwardOptions& options, int64_t layer) const {
   if (!router && options_.fixed_choice.empty()) return {};
-  const Tensor forced = forced_decisions(options, layer);
+  const Tensor forced = forced_decisions(layout, options, layer);
   if (router || forced.defined()) return forced;
   return fixed_choice(options_.fixed_choice, options_.rate, layout, options.random, layer);
 }
@@ -49,7 +49,7 @@ Tensor SeqBoatLayerImpl::forward(const Tensor& x, const PackedLayout& layout, co
   const NormImpl::Statistics first_norm = options_.prenorm ? norm->statistics(x) : NormImpl::Statistics{};
   if (!can_fuse) return forward_composite(x, layout, options, layer, first_norm);
   const Tensor y = forward_fused(x, layout, options, layer, first_norm);
-  if (options.trace != nullptr && options.intermediates) {
+  if (options.trace != nullptr && (options.intermediates || options.distances)) {
     torch::NoGradGuard no_grad;
     std::vector<LayerTrace> details;
     ForwardOptions again = options;
@@ -122,6 +122,7 @@ Tensor SeqBoatLayerImpl::forward_composite(const Tensor& x, const PackedLayout& 
   };
   LayerTrace record;
   LayerTrace* details = options.intermediates ? &record : nullptr;
+  Tensor* distances = options.trace != nullptr && options.distances ? &record.distances : nullptr;
 
   LayerState* state = options.state != nullptr ? &options.state->layers.at(static_cast<size_t>(layer)) : nullptr;
   AttentionState* attended = state != nullptr ? &state->attention : nullptr;
@@ -143,7 +144,7 @@ Tensor SeqBoatLayerImpl::forward_composite(const Tensor& x, const PackedLayout& 
     auto [index, positions, active_cu_seqlens] = ops::active_index(active, layout.cu_seqlens);
     // Time within the sequence, which began before this chunk.
     if (state != nullptr) positions = layout.positions.index_select(0, index);
-    Tensor h = attention(ops::compress(m, active, index), positions, active_cu_seqlens, details, attended);
+    Tensor h = attention(ops::compress(m, active, index), positions, active_cu_seqlens, details, attended, distances);
     if (!options_.causal && is_training() && options_.dropout > 0)
       h = drop(h, PackedLayout{active_cu_seqlens, positions, layout.sequence_ids.index_select(0, index), layout.pass}, kDropoutAttention);
     if (confidence.defined()) h = h * ops::compress(confidence.unsqueeze(1), active, index);
@@ -152,7 +153,7 @@ Tensor SeqBoatLayerImpl::forward_composite(const Tensor& x, const PackedLayout& 
   } else if (!attention) {
     record.active = torch::zeros({x.size(0)}, torch::kUInt8);
   } else {
-    Tensor h = attention(m, layout.positions, layout.cu_seqlens, details, attended);
+    Tensor h = attention(m, layout.positions, layout.cu_seqlens, details, attended, distances);
     if (!options_.causal) h = drop(h, layout, kDropoutAttention);
     branches = skip + h;
   }

@@ -24,7 +24,7 @@ struct RandomKey {
   torch::Tensor sequence_ids;  ///< (B) int64; undefined = 0 .. B-1
 };
 
-/// What one layer did, recorded when asked for, in packed order. The last six are filled only with ForwardOptions::intermediates.
+/// What one layer did, recorded when asked for, in packed order. The six from ema_out on are filled only with ForwardOptions::intermediates.
 struct LayerTrace {
   torch::Tensor active;       ///< (sum T) uint8; undefined without a router
   torch::Tensor probability;  ///< (sum T) P(active) of every token
@@ -33,6 +33,9 @@ struct LayerTrace {
   torch::Tensor q, k, v;      ///< (K, Z), (K, Z), (K, H) as passed to the attention, before scaling and rotation
   torch::Tensor attention;    ///< (K, H), before the reset gate and the output projection
   torch::Tensor reset;        ///< (M, H) Mega's reset gate
+  /// (K) float64, only with ForwardOptions::distances: how far the weights of each activated token reach (attention_distances.h), the mean over
+  /// heads.
+  torch::Tensor distances;
 };
 
 struct ModelState;
@@ -45,9 +48,11 @@ struct TokenQuery {
 
 struct ForwardOptions {
   RandomKey random;
-  std::vector<torch::Tensor> forced_active;  ///< per layer (sum T) uint8 or undefined; empty = the routers decide
-  std::vector<LayerTrace>* trace = nullptr;  ///< one entry a layer is appended (retrieval: a pass after the other)
+  std::vector<torch::Tensor> forced_active;   ///< per layer (sum T) uint8 or undefined; empty = the routers decide
+  std::vector<torch::Tensor> forced_active1;  ///< the same for the second document of a pair; empty = as forced_active
+  std::vector<LayerTrace>* trace = nullptr;   ///< one entry a layer is appended (retrieval: a pass after the other)
   bool intermediates = false;
+  bool distances = false;  ///< the traces tell how far attention reaches; costs another two passes of attention, in float64
   /// The traces' probabilities keep their gradient: for a penalty on how much is activated.
   bool router_gradients = false;
   /// Causal language models: the sequences go on where this state stands (model_state.h), and it is moved to their ends. nullptr: they begin.
