@@ -23,7 +23,7 @@ WeightSums weight_sums(const Tensor& q, const Tensor& k, const Tensor& positions
 /// The one-sided attention's queries, scaled so that its scores are those of the two-sided one, whose divisor is another
 /// (kernels/window_attention.h).
 Tensor one_sided_queries(const Tensor& q, const Tensor& offsets, const AttentionOptions& options) {
-  if (options.function == "softmax" || options.window == 0) return q;
+  if (options.function == "softmax") return q;
   if (options.window > 0) return q / 2;
   const Tensor lengths = offsets.diff(), starts = offsets.narrow(0, 0, offsets.size(0) - 1).repeat_interleave(lengths);
   const Tensor number = torch::arange(q.size(0), torch::kInt64) - starts;
