@@ -24,10 +24,6 @@ using golden::GoldenCase;
 const char* const kUnmatchedFlags[] = {"batch_wide_compression", "laplace_mask_leak", "batchnorm_counts_padding"};
 
 std::string reason_to_skip(const GoldenCase& golden, const nlohmann::json& entry) {
-  if (golden.kind == "op") {
-    const std::string op = golden::word(golden.meta, "op", "");
-    if (op == "span") return "op " + op + " belongs to the general mechanism";
-  }
   for (const nlohmann::json* from : {&golden.meta, &entry})
     for (const std::string& flag : golden::flags_of(*from))
       for (const char* unmatched : kUnmatchedFlags)

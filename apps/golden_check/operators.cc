@@ -12,6 +12,7 @@
 #include "seqboat/nn/official_names.h"
 #include "seqboat/nn/router.h"
 #include "seqboat/ops/ops.h"
+#include "seqboat/trace/activation_stats.h"
 
 namespace golden {
 
@@ -250,6 +251,30 @@ void check_real_embedding(const GoldenCase& golden, Comparison& comparison) {
   if (positions_too) comparison.gradient("grad.param.pos_emb.scale", positions->scale.grad());
 }
 
+/// Attention spans of several settings, each with times that count from 1 and are filled up with zeros: of every query, and their mean as printed.
+void check_span(const GoldenCase& golden, Comparison& comparison) {
+  const auto windows = golden.meta.at("wins").get<std::vector<int64_t>>();
+  const auto causal = golden.meta.at("causal").get<std::vector<bool>>();
+  for (size_t c = 0; c < windows.size(); ++c) {
+    const std::string name = std::to_string(c) + ".";
+    const Tensor ticks = golden.at(name + "ticks").contiguous();
+    comparison.seen(name + "ticks");
+    const int64_t length = ticks.size(-1), rows = ticks.numel() / length;
+    Tensor spans = torch::zeros({rows, length}, torch::kFloat64);
+    seqboat::trace::AttentionSpan all;
+    for (int64_t row = 0; row < rows; ++row) {
+      const int64_t* values = ticks.const_data_ptr<int64_t>() + row * length;
+      std::vector<int64_t> times(values, values + length);
+      std::erase(times, 0);
+      all += seqboat::trace::attention_span_of_times(times, windows[c], causal[c]);
+      const std::vector<double> each = seqboat::trace::query_spans(times, windows[c], causal[c]);
+      std::copy(each.begin(), each.end(), spans[row].mutable_data_ptr<double>());
+    }
+    comparison.value(name + "span", spans);
+    comparison.value(name + "printed", torch::full({1}, all.mean(), torch::kFloat64));
+  }
+}
+
 }  // namespace
 
 void check_op(const GoldenCase& golden, Comparison& comparison) {
@@ -263,6 +288,7 @@ void check_op(const GoldenCase& golden, Comparison& comparison) {
   if (op == "activations") return check_activations(golden, comparison);
   if (op == "feed_forward") return check_feed_forward(golden, comparison);
   if (op == "real_embedding") return check_real_embedding(golden, comparison);
+  if (op == "span") return check_span(golden, comparison);
   if (op == "adaptive") return check_adaptive_op(golden, comparison);
   seqboat::fail(seqboat::ErrorKind::kData, "{}: unknown op '{}'", golden.name, op);
 }

@@ -14,7 +14,7 @@ namespace seqboat::app {
 
 void add_eval(CLI::App* app, Invocation* invocation) {
   auto request = std::make_shared<train::EvalRequest>();
-  CLI::App* command = app->add_subcommand("eval", "evaluates a model: accuracy with its interval, activation rate and attention span per layer");
+  CLI::App* command = app->add_subcommand("eval", "evaluates a model: accuracy with its interval, what it activates and how far it looks");
   command->add_option("MODEL", request->model, "a model folder or a run directory")->required();
   command->add_option("--split", request->split, "train, valid or test")->check(CLI::IsMember({"train", "valid", "val", "test"}))->type_name("SPLIT");
   command->add_option("--data", request->data_dir, "folder of the data, or one file")->type_name("PATH");
@@ -33,8 +33,15 @@ void add_eval(CLI::App* app, Invocation* invocation) {
           ""))
       ->type_name("N|stream");
   command->add_option("--examples", request->examples, "evaluates only the first N")->check(whole_number(1))->type_name("N");
+  command->add_option("--force", request->force, "decisions in the place of the model's own, with its own beside them")
+      ->check(CLI::IsMember({"none", "all", "random", "inverted"}))
+      ->type_name("DECISIONS");
+  command->add_flag("--interventions", request->interventions, "the model's own decisions and each of those, in one table")->excludes("--force");
+  command->add_option("--seed", request->seed, "of random decisions; default 0")->check(whole_number(0))->type_name("N");
+  command->add_flag("--activations", request->activations, "tables of what is activated, by class and position of the tokens; with --weighted-span");
+  command->add_flag("--weighted-span", request->weighted_span, "also how far attention looks by its weights, which takes longer");
   add_common_options(command, invocation);
-  command->footer(examples("seqboat eval runs/first", "seqboat eval runs/first --split valid --json"));
+  command->footer(examples("seqboat eval runs/first --activations", "seqboat eval runs/first --interventions --json"));
   command->callback([invocation, request, context] {
     invocation->action = [invocation, request, context](Reporter& reporter) {
       if (*context == "stream") {

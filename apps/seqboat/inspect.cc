@@ -8,6 +8,7 @@
 #include "command.h"
 #include "seqboat/base/error.h"
 #include "seqboat/base/safetensors.h"
+#include "seqboat/config/flops.h"
 #include "seqboat/config/model_size.h"
 #include "seqboat/config/run_dir.h"
 

@@ -1,7 +1,5 @@
 #include "seqboat/config/model_size.h"
 
-#include <algorithm>
-
 namespace seqboat::config {
 namespace {
 
@@ -62,48 +60,8 @@ int64_t parameter_count(const ModelConfig& m) {
   return count + features * m.classes;
 }
 
-Flops flops_per_token(const ModelConfig& m, double activation_rate, int64_t length) {
-  const auto d = static_cast<double>(m.d_model);
-  const auto h = static_cast<double>(m.hidden());
-  const auto z = static_cast<double>(m.d_attn);
-  // What attends: the share that is activated, or everything.
-  const bool everything = m.chooser() == "always" || m.is_mega() || m.layer == "attention";
-  const double rate = m.chooses() ? activation_rate : everything ? 1.0 : 0.0;
-  const double active = rate * static_cast<double>(length);
-  double keys_seen = m.causal ? (active + 1) / 2 : active;
-  if (m.window_size > 0) keys_seen = std::min(active, static_cast<double>((m.causal ? 1 : 2) * m.window_size + 1));
-  if (m.chunk() > 0) {
-    const double block = std::min(static_cast<double>(m.chunk()), static_cast<double>(length));
-    keys_seen = m.causal ? (block + 1) / 2 : block;
-  }
-  const double directions = m.causal ? 1 : 2;
-  const bool truncated = m.truncation > 0 && m.truncation < length;
-
-  const auto layers = static_cast<double>(m.n_layers);
-  Flops flops;
-  double heads = 1, per_pair = 2 * (z + h) + 24;
-  if (m.layer == "attention") {
-    heads = static_cast<double>(m.heads());
-    per_pair = 4 * d / heads + 24;
-    flops.products = 2 * d * 4 * d;
-  } else if (m.is_mega()) {
-    flops.products = 2 * d * (z + 2 * h + 2 * d) + 2 * h * d;
-  } else {
-    flops.products = 2 * d * (d + static_cast<double>(m.router_logits())) + 2 * rate * (d * (z + 2 * h) + h * d);
-  }
-  flops.products = layers * (flops.products + 4 * d * static_cast<double>(m.feed_forward()));
-  flops.attention = layers * rate * keys_seen * heads * per_pair;
-  // Numbers of a state, multiplied and added once for the state and once for the output; complex ones meet both parts of their factor.
-  const double scan = m.state_encoder() == "s4d" ? 6 : 4;
-  if (m.layer != "attention") flops.scan = layers * directions * (truncated ? scan + 2 : scan) * static_cast<double>(m.d_state) * d;
-  if (m.input == "real") flops.products += 2 * static_cast<double>(m.channels) * d;
-  if (m.d_embedding > 0 && m.d_embedding != m.d_model) flops.products += 2 * static_cast<double>(m.d_embedding) * d;
-  if (m.task == "language-model") flops.products += 2 * d * static_cast<double>(m.vocab_size);
-  return flops;
-}
-
 int64_t state_bytes(const ModelConfig& m) {
-  const bool attends = m.chooser() != "never" || m.is_mega() || m.layer == "attention", transformer = m.layer == "attention";
+  const bool attends = m.attends(), transformer = m.layer == "attention";
   const int64_t kept = !attends ? 0 : m.chunk() > 0 ? m.chunk() : m.window_size + 1;
   const bool unbounded = attends && m.chunk() == 0 && (m.window_size == 0 || m.is_mega());
   if (!m.causal || unbounded) return 0;

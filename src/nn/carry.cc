@@ -60,7 +60,9 @@ Tensor attend_on(const CarriedAttention& how, const Tensor& q, const Tensor& k, 
   const Tensor all_k = torch::cat({state->k, k}).index_select(0, to_order), all_v = torch::cat({state->v, v}).index_select(0, to_order);
   const Tensor all_positions = torch::cat({state->positions, positions}).index_select(0, to_order);
   const Tensor all_q = torch::cat({q.new_zeros({kept_rows, q.size(1)}), q}).index_select(0, to_order);
-  const Tensor h = how.attend(all_q, all_k, all_v, all_positions, index(offsets)).index_select(0, index(new_rows));
+  const Tensor all_offsets = index(offsets), asking = index(new_rows);
+  const Tensor h = how.attend(all_q, all_k, all_v, all_positions, all_offsets).index_select(0, asking);
+  if (how.observe) how.observe(all_q, all_k, all_positions, all_offsets, asking);
   *state = {.k = all_k.index_select(0, to_keep),
             .v = all_v.index_select(0, to_keep),
             .positions = all_positions.index_select(0, to_keep),

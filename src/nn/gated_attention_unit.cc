@@ -2,6 +2,7 @@
 
 #include <cmath>
 
+#include "seqboat/nn/attention_distances.h"
 #include "seqboat/nn/carry.h"
 #include "seqboat/nn/dropout_sites.h"
 #include "seqboat/nn/initialization.h"
@@ -49,39 +50,40 @@ Tensor position_bias_matrix(const Tensor& positions, const Tensor& table, const 
   return table.index({(distance + (m - 1)).clamp(0, 2 * m - 2)});
 }
 
+Tensor attention_weights(const Tensor& q, const Tensor& k, const Tensor& positions, const Tensor& table, const AttentionOptions& options) {
+  const int64_t count = q.size(0);
+  const Tensor number = torch::arange(count, torch::kInt64);
+  const bool softmax = options.function == "softmax";
+  Tensor scores = torch::matmul(q, k.t());
+  if (softmax) {
+    scores = scores / std::sqrt(static_cast<double>(q.size(1)));
+  } else if (options.window >= 0) {
+    scores = scores / static_cast<double>(options.causal ? options.window : 2 * options.window);
+  } else if (options.causal) {
+    scores = scores / (number + 1).to(q.scalar_type()).unsqueeze(1);
+  } else {
+    scores = scores / static_cast<double>(count);
+  }
+  const Tensor apart = number.unsqueeze(0) - number.unsqueeze(1);  // j - i
+  const Tensor bias = position_bias_matrix(positions, table, options);
+  if (bias.defined()) scores = scores + bias;
+  Tensor seen = torch::ones({count, count}, torch::kBool);
+  if (options.causal) seen = seen & (apart <= 0);
+  if (options.window >= 0) seen = seen & (apart.abs() <= options.window);
+  if (softmax) return torch::softmax(scores.masked_fill(~seen, -std::numeric_limits<double>::infinity()), 1);
+  return ops::activation(scores, options.function).masked_fill(~seen, 0.0);
+}
+
 Tensor composite_attention(const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& positions, const Tensor& active_cu_seqlens,
                            const Tensor& table, const AttentionOptions& options) {
   const int64_t batch = active_cu_seqlens.size(0) - 1;
   const int64_t* offsets = active_cu_seqlens.const_data_ptr<int64_t>();
-  const bool softmax = options.function == "softmax";
   std::vector<Tensor> rows;
   for (int64_t b = 0; b < batch; ++b) {
     const int64_t count = offsets[b + 1] - offsets[b];
     if (count == 0) continue;
     const Tensor qb = q.narrow(0, offsets[b], count), kb = k.narrow(0, offsets[b], count), vb = v.narrow(0, offsets[b], count);
-    const Tensor time = positions.narrow(0, offsets[b], count), number = torch::arange(count, torch::kInt64);
-    Tensor scores = torch::matmul(qb, kb.t());
-    if (softmax) {
-      scores = scores / std::sqrt(static_cast<double>(q.size(1)));
-    } else if (options.window >= 0) {
-      scores = scores / static_cast<double>(options.causal ? options.window : 2 * options.window);
-    } else if (options.causal) {
-      scores = scores / (number + 1).to(q.scalar_type()).unsqueeze(1);
-    } else {
-      scores = scores / static_cast<double>(count);
-    }
-    const Tensor apart = number.unsqueeze(0) - number.unsqueeze(1);  // j - i
-    const Tensor bias = position_bias_matrix(time, table, options);
-    if (bias.defined()) scores = scores + bias;
-    Tensor seen = torch::ones({count, count}, torch::kBool);
-    if (options.causal) seen = seen & (apart <= 0);
-    if (options.window >= 0) seen = seen & (apart.abs() <= options.window);
-    Tensor weights;
-    if (softmax) {
-      weights = torch::softmax(scores.masked_fill(~seen, -std::numeric_limits<double>::infinity()), 1);
-    } else {
-      weights = ops::activation(scores, options.function).masked_fill(~seen, 0.0);
-    }
+    const Tensor weights = attention_weights(qb, kb, positions.narrow(0, offsets[b], count), table, options);
     rows.push_back(torch::matmul(weights, vb));
   }
   return rows.empty() ? v * 1 : torch::cat(rows, 0);
@@ -110,15 +112,22 @@ Tensor GatedAttentionUnitImpl::attend(const Tensor& q, const Tensor& k, const Te
 }
 
 Tensor GatedAttentionUnitImpl::attend_with_state(const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& positions, const Tensor& cu_seqlens,
-                                                 AttentionState* state) const {
+                                                 AttentionState* state, Tensor* distances) const {
   TORCH_CHECK(options_.causal && options_.window >= 0, "seqboat::nn::GatedAttentionUnit: only causal attention with a window can carry a state");
   const auto within = [this](const Tensor& all_q, const Tensor& all_k, const Tensor& all_v, const Tensor& all_positions, const Tensor& offsets) {
     return attend(all_q, all_k, all_v, all_positions, offsets);
   };
-  return attend_on({within, keep_window(options_.window)}, q, k, v, positions, cu_seqlens, state);
+  CarriedAttention how{within, keep_window(options_.window), nullptr};
+  if (distances != nullptr) {
+    how.observe = [&](const Tensor& all_q, const Tensor& all_k, const Tensor& all_positions, const Tensor& offsets, const Tensor& asking) {
+      *distances = attention_distances(all_q, all_k, all_positions, offsets, position->table, options_).index_select(0, asking);
+    };
+  }
+  return attend_on(how, q, k, v, positions, cu_seqlens, state);
 }
 
-Tensor GatedAttentionUnitImpl::apply(const Tensor& m, const Tensor& positions, const Tensor& cu_seqlens, LayerTrace* trace, AttentionState* state) {
+Tensor GatedAttentionUnitImpl::apply(const Tensor& m, const Tensor& positions, const Tensor& cu_seqlens, LayerTrace* trace, AttentionState* state,
+                                     Tensor* distances) {
   const Tensor base = ops::activation(in_proj(m), "silu");
   const Tensor z = base.narrow(1, 0, d_attn_), r = base.narrow(1, d_attn_, d_hidden_), v = base.narrow(1, d_attn_ + d_hidden_, d_hidden_);
   Tensor q = z * qk_gamma[0] + qk_beta[0], k = z * qk_gamma[1] + qk_beta[1];
@@ -131,13 +140,14 @@ Tensor GatedAttentionUnitImpl::apply(const Tensor& m, const Tensor& positions, c
     q = ops::rotary(q, positions);
     k = ops::rotary(k, positions);
   }
-  const Tensor h = state != nullptr ? attend_with_state(q, k, v, positions, cu_seqlens, state) : attend(q, k, v, positions, cu_seqlens);
+  const Tensor h = state != nullptr ? attend_with_state(q, k, v, positions, cu_seqlens, state, distances) : attend(q, k, v, positions, cu_seqlens);
+  if (distances != nullptr && state == nullptr) *distances = attention_distances(q, k, positions, cu_seqlens, position->table, options_);
   if (trace != nullptr) trace->attention = h;
   return out_proj(h * r);
 }
 
 Tensor GatedAttentionUnitImpl::forward(const Tensor& m, const SubModuleCall& call) {
-  const Tensor h = apply(m, call.tokens.positions, call.tokens.cu_seqlens, call.details, call.state);
+  const Tensor h = apply(m, call.tokens.positions, call.tokens.cu_seqlens, call.details, call.state, call.distances);
   return dropout(h, options_.dropout, is_training(), call.random, call.tokens, call.layer, kDropoutAttention);
 }
 

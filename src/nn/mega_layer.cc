@@ -2,6 +2,7 @@
 
 #include <cmath>
 
+#include "seqboat/nn/attention_distances.h"
 #include "seqboat/nn/carry.h"
 #include "seqboat/nn/dropout_sites.h"
 #include "seqboat/nn/initialization.h"
@@ -69,11 +70,22 @@ MegaLayerImpl::MegaLayerImpl(const MegaLayerOptions& options, PhiloxStream& rand
       register_module("position", MegaPositionBias(options.position, z, options.chunk_size > 0 ? options.chunk_size : options.max_positions, random));
 }
 
+Tensor MegaLayerImpl::table_for(const Tensor& chunks) {
+  const int64_t longest = chunks.size(0) > 1 ? chunks.diff().max().item<int64_t>() : 0;
+  return position->table_for(std::max<int64_t>(1, longest));
+}
+
 Tensor MegaLayerImpl::attend(const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& positions, const Tensor& cu_seqlens) {
   const Tensor chunks = chunk_offsets(cu_seqlens, options_.chunk_size);
-  const int64_t longest = chunks.size(0) > 1 ? chunks.diff().max().item<int64_t>() : 0;
-  const Tensor table = position->table_for(std::max<int64_t>(1, longest));
-  return std::get<0>(ops::window_attention(q, k, v, positions, chunks, table, "simple", -1, options_.causal, options_.function));
+  return std::get<0>(ops::window_attention(q, k, v, positions, chunks, table_for(chunks), "simple", -1, options_.causal, options_.function));
+}
+
+Tensor MegaLayerImpl::distances(const Tensor& q, const Tensor& k, const Tensor& positions, const Tensor& cu_seqlens) {
+  const Tensor chunks = chunk_offsets(cu_seqlens, options_.chunk_size);
+  AttentionOptions within;
+  within.function = options_.function;
+  within.causal = options_.causal;
+  return attention_distances(q, k, positions, chunks, table_for(chunks), within);
 }
 
 Tensor MegaLayerImpl::forward(const Tensor& x, const PackedLayout& layout, const ForwardOptions& options, int64_t number) {
@@ -90,9 +102,11 @@ Tensor MegaLayerImpl::forward(const Tensor& x, const PackedLayout& layout, const
   const Tensor zr = ops::activation(base.narrow(1, d, z + h), "silu");
   const Tensor shared = zr.narrow(1, 0, z), reset = zr.narrow(1, z, h), candidate = base.narrow(1, d + z + h, d);
   const Tensor q = shared * qk_gamma[0] + qk_beta[0], k = shared * qk_gamma[1] + qk_beta[1];
-  Tensor attention;
+  const bool asked = options.trace != nullptr && options.distances;
+  Tensor attention, reach;
   if (state == nullptr) {
     attention = attend(q, k, v, layout.positions, layout.cu_seqlens);
+    if (asked) reach = distances(q, k, layout.positions, layout.cu_seqlens);
   } else {
     TORCH_CHECK(options_.causal && options_.chunk_size > 0, "seqboat::nn::MegaLayer: only causal attention in chunks can carry a state");
     const auto within = [this](const Tensor& all_q, const Tensor& all_k, const Tensor& all_v, const Tensor& all_positions, const Tensor& offsets) {
@@ -100,12 +114,19 @@ Tensor MegaLayerImpl::forward(const Tensor& x, const PackedLayout& layout, const
     };
     // The block that is not complete; what is kept begins with it.
     const auto keep_from = [chunk = options_.chunk_size](int64_t, int64_t next) { return next / chunk * chunk; };
-    attention = attend_on({within, keep_from}, q, k, v, layout.positions, layout.cu_seqlens, &state->attention);
+    CarriedAttention how{within, keep_from, nullptr};
+    if (asked) {
+      how.observe = [&](const Tensor& all_q, const Tensor& all_k, const Tensor& all_positions, const Tensor& offsets, const Tensor& asking) {
+        reach = distances(all_q, all_k, all_positions, offsets).index_select(0, asking);
+      };
+    }
+    attention = attend_on(how, q, k, v, layout.positions, layout.cu_seqlens, &state->attention);
   }
   const Tensor proposed = drop(ops::activation(candidate + out_proj(attention * reset), options_.activation), kDropoutOutput);
   const Tensor y = x + update * (proposed - x);
   if (options.trace != nullptr) {
     LayerTrace record;
+    record.distances = reach;
     if (options.intermediates) {
       record.ema_out = ema_out.detach();
       record.q = q;

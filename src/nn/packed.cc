@@ -34,6 +34,13 @@ PackedLayout PackedLayout::make(const torch::Tensor& cu_seqlens, const RandomKey
   return layout;
 }
 
+torch::Tensor forced_decisions(const ForwardOptions& options, const PackedLayout& layout, int64_t layer) {
+  const std::vector<torch::Tensor>& forced = layout.pass == 1 && !options.forced_active1.empty() ? options.forced_active1 : options.forced_active;
+  if (forced.empty()) return {};
+  TORCH_CHECK(static_cast<size_t>(layer) < forced.size(), "seqboat: forced_active has ", forced.size(), " layers, none for layer ", layer);
+  return forced[static_cast<size_t>(layer)];
+}
+
 std::vector<int64_t> dropout_key(const RandomKey& random, const PackedLayout& layout, int64_t layer, int64_t site) {
   constexpr int64_t kSitesPerPass = 8;
   return {static_cast<int64_t>(random.seed), static_cast<int64_t>(random.update), static_cast<int64_t>(random.micro_batch), layer + 1,

@@ -11,18 +11,6 @@ namespace seqboat::nn {
 
 using torch::Tensor;
 
-namespace {
-
-/// The decisions that stand in the router's place, or an undefined tensor.
-Tensor forced_decisions(const ForwardOptions& options, int64_t layer) {
-  if (options.forced_active.empty()) return {};
-  TORCH_CHECK(static_cast<size_t>(layer) < options.forced_active.size(), "seqboat: forced_active has ", options.forced_active.size(),
-              " layers, none for layer ", layer);
-  return options.forced_active[static_cast<size_t>(layer)];
-}
-
-}  // namespace
-
 SeqBoatLayerImpl::SeqBoatLayerImpl(const SeqBoatLayerOptions& options, PhiloxStream& random) : options_(options) {
   options_.attention.causal = options.causal;
   options_.attention.dropout = options.causal ? 0.0 : options.dropout;  // a causal layer drops the sum with the skip path instead
@@ -54,7 +42,7 @@ Tensor SeqBoatLayerImpl::forward(const Tensor& x, const PackedLayout& layout, co
   const NormImpl::Statistics first_norm = options_.prenorm ? norm->statistics(x) : NormImpl::Statistics{};
   if (!can_fuse) return forward_composite(x, layout, options, layer, first_norm);
   const Tensor y = forward_fused(x, layout, options, layer, first_norm);
-  if (options.trace != nullptr && options.intermediates) {
+  if (options.trace != nullptr && (options.intermediates || options.distances)) {
     torch::NoGradGuard no_grad;
     std::vector<LayerTrace> details;
     ForwardOptions again = options;
@@ -82,7 +70,7 @@ Tensor SeqBoatLayerImpl::forward_fused(const Tensor& x, const PackedLayout& layo
   a.encoder_decay = scan.decay;
   a.encoder_weight = scan.weight;
   a.encoder_skip = scan.skip;
-  const Tensor forced = router_ ? forced_decisions(options, layer) : Tensor();
+  const Tensor forced = router_ ? forced_decisions(options, layout, layer) : Tensor();
   a.forced =
       router_ && !learns_ ? router_->forward(x, {.layout = layout, .random = options.random, .layer = layer, .forced = forced}).active : forced;
   if (router) {
@@ -129,6 +117,7 @@ Tensor SeqBoatLayerImpl::forward_composite(const Tensor& x, const PackedLayout& 
   const auto drop = [&](const Tensor& t, int64_t site) { return dropout(t, options_.dropout, is_training(), options.random, layout, layer, site); };
   LayerTrace record;
   LayerTrace* details = options.intermediates ? &record : nullptr;
+  Tensor* distances = options.trace != nullptr && options.distances ? &record.distances : nullptr;
 
   LayerState* state = options.state != nullptr ? &options.state->layers.at(static_cast<size_t>(layer)) : nullptr;
   const Tensor input = options_.prenorm ? norm->apply_with(x, first_norm) : x;
@@ -142,13 +131,14 @@ Tensor SeqBoatLayerImpl::forward_composite(const Tensor& x, const PackedLayout& 
       decision = router_->forward(m, {.layout = layout,
                                       .random = options.random,
                                       .layer = layer,
-                                      .forced = forced_decisions(options, layer),
+                                      .forced = forced_decisions(options, layout, layer),
                                       .carried = state != nullptr ? &state->router : nullptr});
       record.active = decision.active;
       if (learns_) record.probability = options.router_gradients ? decision.probability : decision.probability.detach();
       if (details != nullptr && learns_) record.logits = decision.logits.detach();
     }
-    branches = branches + activate(*attention, decision, m, layout, options, layer, 0, state != nullptr ? &state->attention : nullptr, details);
+    branches =
+        branches + activate(*attention, decision, m, layout, options, layer, 0, state != nullptr ? &state->attention : nullptr, details, distances);
   } else {
     record.active = torch::zeros({x.size(0)}, torch::kUInt8);
   }

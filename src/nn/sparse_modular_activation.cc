@@ -9,9 +9,9 @@ namespace seqboat::nn {
 using torch::Tensor;
 
 Tensor activate(SubModule& module, const RouterDecision& decision, const Tensor& state, const PackedLayout& layout, const ForwardOptions& options,
-                int64_t layer, int64_t number, AttentionState* carried, LayerTrace* details) {
+                int64_t layer, int64_t number, AttentionState* carried, LayerTrace* details, Tensor* distances) {
   const int64_t key = layer + (number << 20);  // the first one's is the layer's own
-  const auto call = [&](const PackedLayout& tokens) { return SubModuleCall{tokens, options.random, key, carried, details}; };
+  const auto call = [&](const PackedLayout& tokens) { return SubModuleCall{tokens, options.random, key, carried, details, distances}; };
   if (!decision.active.defined()) {
     const Tensor h = module.forward(state, call(layout));
     return decision.p.defined() ? h * decision.p.unsqueeze(1) : h;
@@ -36,15 +36,10 @@ void SparseModularActivationImpl::add(const std::string& name, std::shared_ptr<S
 Tensor SparseModularActivationImpl::forward(const Tensor& state, const PackedLayout& layout, const ForwardOptions& options, int64_t layer) {
   TORCH_CHECK(!parts_.empty(), "seqboat::nn::SparseModularActivation: no sub-module has been added");
   const int64_t tokens = state.size(0), count = size();
-  Tensor forced;
-  if (!options.forced_active.empty()) {
-    TORCH_CHECK(static_cast<size_t>(layer) < options.forced_active.size(), "seqboat: forced_active has ", options.forced_active.size(),
-                " layers, none for layer ", layer);
-    forced = options.forced_active[static_cast<size_t>(layer)];
-    if (forced.defined() && forced.dim() == 1 && count == 1) forced = forced.unsqueeze(0);
-    TORCH_CHECK(!forced.defined() || forced.sizes() == at::IntArrayRef({count, tokens}),
-                "seqboat::nn::SparseModularActivation: forced_active must be (", count, ", ", tokens, "), got ", forced.sizes());
-  }
+  Tensor forced = forced_decisions(options, layout, layer);
+  if (forced.defined() && forced.dim() == 1 && count == 1) forced = forced.unsqueeze(0);
+  TORCH_CHECK(!forced.defined() || forced.sizes() == at::IntArrayRef({count, tokens}),
+              "seqboat::nn::SparseModularActivation: forced_active must be (", count, ", ", tokens, "), got ", forced.sizes());
   LayerState* carried = options.state != nullptr ? &options.state->layers.at(static_cast<size_t>(layer)) : nullptr;
   LayerTrace record;
   Tensor sum;
@@ -59,7 +54,8 @@ Tensor SparseModularActivationImpl::forward(const Tensor& state, const PackedLay
                                                                  .forced = forced.defined() ? forced[j] : Tensor(),
                                                                  .carried = carried != nullptr && j == 0 ? &carried->router : nullptr});
     const Tensor h = activate(*part.module, decision, state, layout, options, layer, j, carried != nullptr && j == 0 ? &carried->attention : nullptr,
-                              options.intermediates && j == 0 ? &record : nullptr);
+                              options.intermediates && j == 0 ? &record : nullptr,
+                              options.trace != nullptr && options.distances && j == 0 ? &record.distances : nullptr);
     sum = sum.defined() ? sum + h : h;
     if (options.trace != nullptr) {
       const Tensor all = torch::ones({tokens}, torch::kUInt8);

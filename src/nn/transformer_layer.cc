@@ -1,5 +1,6 @@
 #include "seqboat/nn/transformer_layer.h"
 
+#include "seqboat/nn/attention_distances.h"
 #include "seqboat/nn/carry.h"
 #include "seqboat/nn/dropout_sites.h"
 #include "seqboat/nn/initialization.h"
@@ -23,16 +24,33 @@ TransformerLayerImpl::TransformerLayerImpl(const TransformerLayerOptions& option
   fill_xavier_uniform(out_proj->weight, random);
 }
 
-// The heads stand one after the other as if they were sequences of their own.
+Tensor TransformerLayerImpl::split_heads(const Tensor& t) const {
+  const int64_t heads = options_.n_heads, tokens = t.size(0), width = t.size(1) / heads;
+  return t.reshape({tokens, heads, width}).transpose(0, 1).reshape({heads * tokens, width});
+}
+
+Tensor TransformerLayerImpl::head_offsets(const Tensor& cu_seqlens, int64_t tokens) const {
+  const int64_t heads = options_.n_heads;
+  const Tensor starts = torch::arange(heads, torch::kInt64).unsqueeze(1) * tokens;
+  return torch::cat({(starts + cu_seqlens.narrow(0, 0, cu_seqlens.size(0) - 1)).reshape({-1}), torch::tensor({heads * tokens}, torch::kInt64)});
+}
+
 Tensor TransformerLayerImpl::attend(const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& positions, const Tensor& cu_seqlens) const {
   const int64_t heads = options_.n_heads, tokens = q.size(0), width = q.size(1) / heads;
-  const auto split = [&](const Tensor& t) { return t.reshape({tokens, heads, width}).transpose(0, 1).reshape({heads * tokens, width}); };
-  const Tensor starts = torch::arange(heads, torch::kInt64).unsqueeze(1) * tokens;
-  const Tensor offsets =
-      torch::cat({(starts + cu_seqlens.narrow(0, 0, cu_seqlens.size(0) - 1)).reshape({-1}), torch::tensor({heads * tokens}, torch::kInt64)});
-  const Tensor out = std::get<0>(ops::window_attention(split(q), split(k), split(v), positions.repeat({heads}), offsets, std::nullopt, "none",
-                                                       options_.window, options_.causal, "softmax"));
+  const Tensor out =
+      std::get<0>(ops::window_attention(split_heads(q), split_heads(k), split_heads(v), positions.repeat({heads}), head_offsets(cu_seqlens, tokens),
+                                        std::nullopt, "none", options_.window, options_.causal, "softmax"));
   return out.reshape({heads, tokens, width}).transpose(0, 1).reshape({tokens, heads * width});
+}
+
+Tensor TransformerLayerImpl::distances(const Tensor& q, const Tensor& k, const Tensor& positions, const Tensor& cu_seqlens) const {
+  const int64_t heads = options_.n_heads, tokens = q.size(0);
+  AttentionOptions how;
+  how.position = "rotary";  // they are rotated already
+  how.window = options_.window;
+  how.causal = options_.causal;
+  const Tensor each = attention_distances(split_heads(q), split_heads(k), positions.repeat({heads}), head_offsets(cu_seqlens, tokens), Tensor(), how);
+  return each.reshape({heads, tokens}).mean(0);
 }
 
 Tensor TransformerLayerImpl::forward(const Tensor& x, const PackedLayout& layout, const ForwardOptions& options, int64_t number) {
@@ -43,18 +61,26 @@ Tensor TransformerLayerImpl::forward(const Tensor& x, const PackedLayout& layout
     return ops::rotary(qkv.narrow(1, part * d, d).reshape({tokens * heads, d / heads}), head_positions).reshape({tokens, d});
   };
   const Tensor q = rotated(0), k = rotated(1), v = qkv.narrow(1, 2 * d, d);
-  Tensor attention;
+  const bool asked = options.trace != nullptr && options.distances;
+  Tensor attention, reach;
   if (options.state == nullptr) {
     attention = attend(q, k, v, layout.positions, layout.cu_seqlens);
+    if (asked) reach = distances(q, k, layout.positions, layout.cu_seqlens);
   } else {
     TORCH_CHECK(options_.causal && options_.window >= 0, "seqboat::nn::TransformerLayer: only causal attention with a window can carry a state");
     const auto within = [this](const Tensor& all_q, const Tensor& all_k, const Tensor& all_v, const Tensor& all_positions, const Tensor& offsets) {
       return attend(all_q, all_k, all_v, all_positions, offsets);
     };
     AttentionState& kept = options.state->layers.at(static_cast<size_t>(number)).attention;
-    attention = attend_on({within, keep_window(options_.window)}, q, k, v, layout.positions, layout.cu_seqlens, &kept);
+    CarriedAttention how{within, keep_window(options_.window), nullptr};
+    if (asked) {
+      how.observe = [&](const Tensor& all_q, const Tensor& all_k, const Tensor& all_positions, const Tensor& offsets, const Tensor& asking) {
+        reach = distances(all_q, all_k, all_positions, offsets).index_select(0, asking);
+      };
+    }
+    attention = attend_on(how, q, k, v, layout.positions, layout.cu_seqlens, &kept);
   }
-  if (options.trace != nullptr) options.trace->emplace_back();
+  if (options.trace != nullptr) options.trace->emplace_back().distances = reach;
   return x + dropout(out_proj(attention), options_.dropout, is_training(), options.random, layout, number, kDropoutOutput);
 }
 

@@ -11,6 +11,7 @@
 #include "seqboat/train/model_io.h"
 #include "seqboat/train/process.h"
 #include "seqboat/train/task.h"
+#include "train/activation_report.h"
 #include "train/model_source.h"
 #include "train/run_log.h"
 #include "train/text.h"
@@ -36,11 +37,41 @@ config::Recipe recipe_for(const EvalRequest& request, const config::ModelConfig&
   return recipe;
 }
 
+std::string span_text(const std::vector<double>& spans) {
+  std::string out;
+  for (const double span : spans) out += fmt::format("{}{:.1f}", out.empty() ? "" : " ", span);
+  return out;
+}
+
+/// What of an evaluation stands beside another: the members that both have.
+ordered_json summary_json(const char* decisions, const Evaluation& of) {
+  return {{"decisions", decisions},
+          {"value", of.metric.value},
+          {"ci95", {of.metric.low, of.metric.high}},
+          {"loss", of.score.loss()},
+          {"activation_rate", of.activation_rate},
+          {"attention_span", of.attention_span},
+          {"flops", {{"spent", of.flops.spent()}, {"dense", of.flops.dense()}, {"share", of.flops.share()}}}};
+}
+
+/// What decides in the model's place: --force has one, --interventions all of them.
+std::vector<Intervention> interventions_of(const EvalRequest& request, const config::ModelConfig& model) {
+  if (request.force.empty() && !request.interventions) return {};
+  SEQBOAT_CHECK(request.force.empty() || !request.interventions, ErrorKind::kUsage, "--force and --interventions exclude each other");
+  SEQBOAT_CHECK(model.chooses(), ErrorKind::kUsage,
+                "{}: in model.layer = \"{}\" nobody decides what is activated; expected seqboat, seqboat-random or seqboat-stride",
+                request.interventions ? "--interventions" : "--force " + request.force, model.layer);
+  if (request.interventions) return {kInterventions.begin(), kInterventions.end()};
+  return {parse_intervention(request.force)};
+}
+
 int evaluate_model(const EvalRequest& request, Reporter& reporter) {
   RunLog log(reporter, request.stop_signal);
   const fs::path dir = config::find_model_dir(request.model);
   const config::Recipe recipe = recipe_for(request, config::read_model_config(dir));
   const data::Split split = data::parse_split(request.split);
+  const std::vector<Intervention> interventions = interventions_of(request, recipe.model);
+  const bool weighted_span = request.weighted_span || request.activations;
   const int64_t threads = prepare_process(request.threads > 0 ? request.threads : recipe.train.threads);
   log.log(fmt::format("seqboat eval {}: cpu, {}, {} {}", dir.string(), kernels::simd_target(), threads, threads == 1 ? "thread" : "threads"));
 
@@ -59,15 +90,20 @@ int evaluate_model(const EvalRequest& request, Reporter& reporter) {
   }
   log.set_preparing(false);
 
-  EvaluateOptions options{.batch_size = 0, .max_tokens = 0, .examples = request.examples, .spans = true, .progress = {}};
+  EvaluateOptions options{.examples = request.examples,
+                          .details = true,
+                          .weighted_span = weighted_span,
+                          .interventions = interventions,
+                          .seed = static_cast<uint64_t>(request.seed)};
   options.progress = [&](int64_t done, int64_t total) {
     log.progress({.label = fmt::format("eval {}", split_word(split)), .unit = "example", .done = done, .total = total, .fields = {}});
     return log.stop() == 0;
   };
-  const Evaluation result = evaluate(*model, *task, task->split(split), options);
+  const Evaluation own = evaluate(*model, *task, task->split(split), options);
   log.finish_progress();
-  if (!result.complete) return 128 + log.stop();
+  if (!own.complete) return 128 + log.stop();
 
+  const Evaluation& result = request.force.empty() ? own : own.interventions.front();
   const Metric& metric = result.metric;
   ordered_json json = {{"task", task->name()},
                        {"split", split_word(split)},
@@ -78,16 +114,43 @@ int evaluate_model(const EvalRequest& request, Reporter& reporter) {
                        {"loss", result.score.loss()},
                        {"activation_rate", result.activation_rate},
                        {"attention_span", result.attention_span},
-                       {"model", dir.string()}};
+                       {"model", dir.string()},
+                       {"activation", activation_json(result.stats, weighted_span)},
+                       {"flops", flops_json(result.flops)},
+                       {"intervention", nullptr}};
   const std::string unit = task->unit();
   std::string text = fmt::format("{}, {} split: {} {} (95 % interval {} to {}) on {} {}s\n", task->name(), split_word(split), metric.name,
                                  task->metric_text(metric.value), task->metric_text(metric.low), task->metric_text(metric.high),
                                  with_commas(result.score.count), unit);
   text += fmt::format("loss              {:.4f} nats {} {}\n", result.score.loss(), unit.find_first_of("aeiou") == 0 ? "an" : "a", unit);
   text += fmt::format("activation rate   {} by layer\n", rates_text(result.activation_rate));
-  std::string spans;
-  for (const double span : result.attention_span) spans += fmt::format("{}{:.1f}", spans.empty() ? "" : " ", span);
-  text += fmt::format("attention span    {} tokens by layer\n", spans);
+  text += fmt::format("attention span    {} tokens by layer\n", span_text(result.attention_span));
+  if (weighted_span) text += fmt::format("weighted span     {} tokens by layer\n", span_text(result.stats.weighted_span()));
+  text += flops_line(result.flops);
+
+  // The model by its own decisions, and what stands beside it.
+  std::vector<std::string> words{"learned"};
+  std::vector<const Evaluation*> results{&own};
+  for (size_t i = 0; i < interventions.size(); ++i) {
+    words.emplace_back(intervention_word(interventions[i]));
+    results.push_back(&own.interventions[i]);
+  }
+  if (!request.force.empty()) {
+    ordered_json learned = summary_json("learned", own);
+    json["intervention"] = {{"decisions", request.force}, {"seed", request.seed}, {"learned", learned}};
+  }
+  if (request.interventions) {
+    json["interventions"] = {{"seed", request.seed}, {"results", ordered_json::array()}};
+    for (size_t i = 0; i < results.size(); ++i) json["interventions"]["results"].push_back(summary_json(words[i].c_str(), *results[i]));
+  }
+  if (!interventions.empty()) {
+    std::vector<std::string> metrics;
+    for (const Evaluation* each : results) metrics.push_back(task->metric_text(each->metric.value));
+    text += request.force.empty() ? "Decisions in the place of the model's own:\n"
+                                  : fmt::format("Decisions forced ({}), beside the model's own:\n", request.force);
+    text += intervention_table(words, results, metrics);
+  }
+  if (request.activations) text += activation_tables(result.stats);
 
   const TaskReport report = task->report(split, result.score.examples, result.score);
   json.update(ordered_json::parse(report.json_text));

@@ -76,6 +76,8 @@ struct ModelConfig {
   std::string fixed_choice() const { return chooser() == "random" || chooser() == "stride" ? chooser() : ""; }
   /// Whether somebody decides, token by token, what is activated.
   bool chooses() const { return uses_router() || !fixed_choice().empty(); }
+  /// Whether anything attends.
+  bool attends() const { return chooser() != "never" || is_mega() || layer == "attention"; }
   /// Whether `rates` says how many tokens are activated.
   bool has_rates() const { return !fixed_choice().empty() || chooser() == "top-share"; }
   /// Whether a learned table of distances ends at max_positions.

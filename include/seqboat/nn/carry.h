@@ -23,6 +23,11 @@ struct CarriedAttention {
   /// The number of the first token that the next chunk may still see, where that chunk begins with token `next` and `first` is the first one kept
   /// up to now.
   std::function<int64_t(int64_t first, int64_t next)> keep_from;
+  /// Where given, called beside attend() with what it is given; `asking` (rows) int64 are the new tokens, in order: the others are kept ones, which
+  /// ask nothing.
+  std::function<void(const torch::Tensor& q, const torch::Tensor& k, const torch::Tensor& positions, const torch::Tensor& offsets,
+                     const torch::Tensor& asking)>
+      observe;
 };
 
 /// Attention of new queries to the keys in `state` and to their own: q (K, Z), k (K, Z), v (K, H), positions (K), cu_seqlens (B+1) of the new tokens

@@ -38,6 +38,10 @@ struct AttentionOptions {
 torch::Tensor composite_attention(const torch::Tensor& q, const torch::Tensor& k, const torch::Tensor& v, const torch::Tensor& positions,
                                   const torch::Tensor& active_cu_seqlens, const torch::Tensor& table, const AttentionOptions& options);
 
+/// Its weights w_ij within one sequence: (n, n), zero for what a query does not see.
+torch::Tensor attention_weights(const torch::Tensor& q, const torch::Tensor& k, const torch::Tensor& positions, const torch::Tensor& table,
+                                const AttentionOptions& options);
+
 /// The bias b_ij that `options.position` adds to the scores of one sequence: (n, n), from the original times and the table; undefined for rotary.
 torch::Tensor position_bias_matrix(const torch::Tensor& positions, const torch::Tensor& table, const AttentionOptions& options);
 
@@ -56,8 +60,9 @@ class GatedAttentionUnitImpl : public SubModule {
   /// m (K, D) packed active tokens, positions (K) original time, cu_seqlens (B+1) of the active tokens -> (K, D). trace: q, k, v and attention are
   /// recorded.
   /// state: keys and values of the sequences' earlier chunks, which the queries see as well; moved on to hold this chunk's. Causal, with a window.
+  /// distances: written, how far each query looks (attention_distances.h).
   torch::Tensor apply(const torch::Tensor& m, const torch::Tensor& positions, const torch::Tensor& cu_seqlens, LayerTrace* trace = nullptr,
-                      AttentionState* state = nullptr);
+                      AttentionState* state = nullptr, torch::Tensor* distances = nullptr);
   /// The same, dropped out on its way out.
   torch::Tensor forward(const torch::Tensor& m, const SubModuleCall& call) override;
 
@@ -74,7 +79,7 @@ class GatedAttentionUnitImpl : public SubModule {
   torch::Tensor attend(const torch::Tensor& q, const torch::Tensor& k, const torch::Tensor& v, const torch::Tensor& positions,
                        const torch::Tensor& cu_seqlens) const;
   torch::Tensor attend_with_state(const torch::Tensor& q, const torch::Tensor& k, const torch::Tensor& v, const torch::Tensor& positions,
-                                  const torch::Tensor& cu_seqlens, AttentionState* state) const;
+                                  const torch::Tensor& cu_seqlens, AttentionState* state, torch::Tensor* distances) const;
 
   int64_t d_attn_, d_hidden_;
   AttentionOptions options_;

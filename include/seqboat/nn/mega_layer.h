@@ -75,6 +75,9 @@ class MegaLayerImpl : public Layer {
  private:
   torch::Tensor attend(const torch::Tensor& q, const torch::Tensor& k, const torch::Tensor& v, const torch::Tensor& positions,
                        const torch::Tensor& cu_seqlens);
+  torch::Tensor distances(const torch::Tensor& q, const torch::Tensor& k, const torch::Tensor& positions, const torch::Tensor& cu_seqlens);
+  /// The bias table of the longest chunk.
+  torch::Tensor table_for(const torch::Tensor& chunks);
 
   MegaLayerOptions options_;
 };

@@ -31,15 +31,18 @@ struct ModuleTrace {
   torch::Tensor probability;  ///< (sum T) P(active) of every token; undefined where nothing is learned
 };
 
-/// What one layer did, recorded when asked for, in packed order. The last six are filled only with ForwardOptions::intermediates.
+/// What one layer did, recorded when asked for, in packed order. The six from ema_out on are filled only with ForwardOptions::intermediates.
 struct LayerTrace {
-  torch::Tensor active;              ///< (sum T) uint8; undefined without a router
-  torch::Tensor probability;         ///< (sum T) P(active) of every token
-  torch::Tensor logits;              ///< (sum T, 2), before the router's bias
-  torch::Tensor ema_out;             ///< (sum T, D), before SiLU
-  torch::Tensor q, k, v;             ///< (K, Z), (K, Z), (K, H) as passed to the attention, before scaling and rotation
-  torch::Tensor attention;           ///< (K, H), before the reset gate and the output projection
-  torch::Tensor reset;               ///< (M, H) Mega's reset gate
+  torch::Tensor active;       ///< (sum T) uint8; undefined without a router
+  torch::Tensor probability;  ///< (sum T) P(active) of every token
+  torch::Tensor logits;       ///< (sum T, 2), before the router's bias
+  torch::Tensor ema_out;      ///< (sum T, D), before SiLU
+  torch::Tensor q, k, v;      ///< (K, Z), (K, Z), (K, H) as passed to the attention, before scaling and rotation
+  torch::Tensor attention;    ///< (K, H), before the reset gate and the output projection
+  torch::Tensor reset;        ///< (M, H) Mega's reset gate
+  /// (K) float64, only with ForwardOptions::distances: how far the weights of each activated token reach (attention_distances.h), the mean over
+  /// heads.
+  torch::Tensor distances;
   std::vector<ModuleTrace> modules;  ///< of SparseModularActivation, in order; others have one, told by active and probability
 };
 
@@ -53,9 +56,11 @@ struct TokenQuery {
 
 struct ForwardOptions {
   RandomKey random;
-  std::vector<torch::Tensor> forced_active;  ///< per layer (sum T) uint8 or undefined; empty = the routers decide
-  std::vector<LayerTrace>* trace = nullptr;  ///< one entry a layer is appended (retrieval: a pass after the other)
+  std::vector<torch::Tensor> forced_active;   ///< per layer (sum T) uint8 or undefined; empty = the routers decide
+  std::vector<torch::Tensor> forced_active1;  ///< the same for the second document of a pair; empty = as forced_active
+  std::vector<LayerTrace>* trace = nullptr;   ///< one entry a layer is appended (retrieval: a pass after the other)
   bool intermediates = false;
+  bool distances = false;  ///< the traces tell how far attention reaches; costs another two passes of attention, in float64
   /// The traces' probabilities keep their gradient: for a penalty on how much is activated.
   bool router_gradients = false;
   /// Causal language models: the sequences go on where this state stands (model_state.h), and it is moved to their ends. nullptr: they begin.
@@ -75,6 +80,9 @@ struct PackedLayout {
   /// begin (B) int64: time of each sequence's first row; undefined = 0.
   static PackedLayout make(const torch::Tensor& cu_seqlens, const RandomKey& random, int64_t pass = 0, const torch::Tensor& begin = {});
 };
+
+/// What options.forced_active says of a layer in this pass, or an undefined tensor.
+torch::Tensor forced_decisions(const ForwardOptions& options, const PackedLayout& layout, int64_t layer);
 
 /// The numbers that key a dropout: seed, update, micro-batch, layer + 1, site within the model. layer < 0: outside the layers.
 std::vector<int64_t> dropout_key(const RandomKey& random, const PackedLayout& layout, int64_t layer, int64_t site);

@@ -45,7 +45,8 @@ TORCH_MODULE(SparseModularActivation);
 
 /// One sub-module's part of the sum: extract(p f(compress(state))), (M, D). `number` is its place among the layer's.
 torch::Tensor activate(SubModule& module, const RouterDecision& decision, const torch::Tensor& state, const PackedLayout& layout,
-                       const ForwardOptions& options, int64_t layer, int64_t number, AttentionState* carried, LayerTrace* details);
+                       const ForwardOptions& options, int64_t layer, int64_t number, AttentionState* carried, LayerTrace* details,
+                       torch::Tensor* distances);
 
 /// fc2(SiLU(fc1 m)), dropped out on its way out: a pointwise sub-module. Parameters: fc1.{weight (F, D), bias}, fc2.{weight (D, F), bias}, the
 /// weights truncated normals of 0.02.

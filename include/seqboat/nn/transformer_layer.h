@@ -39,6 +39,10 @@ class TransformerLayerImpl : public Layer {
  private:
   torch::Tensor attend(const torch::Tensor& q, const torch::Tensor& k, const torch::Tensor& v, const torch::Tensor& positions,
                        const torch::Tensor& cu_seqlens) const;
+  torch::Tensor distances(const torch::Tensor& q, const torch::Tensor& k, const torch::Tensor& positions, const torch::Tensor& cu_seqlens) const;
+  /// (T, D) -> (heads T, D / heads): the heads stand one after the other as if they were sequences of their own.
+  torch::Tensor split_heads(const torch::Tensor& t) const;
+  torch::Tensor head_offsets(const torch::Tensor& cu_seqlens, int64_t tokens) const;
 
   TransformerLayerOptions options_;
 };

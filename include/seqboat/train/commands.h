@@ -44,13 +44,19 @@ struct EvalRequest {
   int64_t context = kOwnContext;
   static constexpr int64_t kStreamContext = -1;
   static constexpr int64_t kOwnContext = -2;
-  int64_t threads = 0;   ///< --threads; 0 = all cores
-  int64_t examples = 0;  ///< --examples: only so many of the split; 0 = all
+  int64_t threads = 0;         ///< --threads; 0 = all cores
+  int64_t examples = 0;        ///< --examples: only so many of the split; 0 = all
+  std::string force = {};      ///< --force none | all | random | inverted: decisions in the place of the model's own; empty = its own
+  bool interventions = false;  ///< --interventions: the model's own decisions and each of those, in one table
+  int64_t seed = 0;            ///< --seed of random decisions
+  bool activations = false;    ///< --activations: tables by class and position of tokens, and the weighted span
+  bool weighted_span = false;  ///< --weighted-span: how far the attention's weights reach, which costs time
   const std::atomic<int>* stop_signal = nullptr;
 };
 
 /// Evaluates and ends with reporter.result(): the JSON keys of docs/CLI.md (task, split, metric, value, ci95, examples, loss, activation_rate,
-/// attention_span, and shortcut_ladder where the task has one). Returns 0, or 128 + the signal's number.
+/// attention_span, activation, flops, intervention, interventions, and shortcut_ladder where the task has one). Decisions forced on a model in which
+/// nobody decides are Error (kUsage). Returns 0, or 128 + the signal's number.
 int run_eval(const EvalRequest& request, Reporter& reporter);
 
 /// `seqboat bench`.

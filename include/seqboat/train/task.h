@@ -15,6 +15,7 @@
 #include "seqboat/config/recipe.h"
 #include "seqboat/data/dataset.h"
 #include "seqboat/nn/packed.h"
+#include "seqboat/trace/activation_stats.h"
 
 namespace seqboat::train {
 
@@ -121,6 +122,11 @@ class Task {
   /// Adds a batch to the score.
   virtual void score(const torch::Tensor& logits, const TaskBatch& batch, Score* score) const = 0;
   virtual Metric metric(const Score& score) const = 0;
+
+  /// Ways to sort the tokens that a model of this task reads into classes, for statistics of what is activated; each becomes a table of `eval`.
+  virtual std::vector<trace::Grouping> token_groupings() const { return {}; }
+  /// For each of them the numbers of the labels (sum T).
+  virtual std::vector<std::vector<uint8_t>> group_tokens(const nn::PackedSequences& /*sequences*/) const { return {}; }
 
   /// What else eval should say about the first `examples` of a split, predicted as `score` says.
   virtual TaskReport report(data::Split, int64_t /*examples*/, const Score&) { return {}; }

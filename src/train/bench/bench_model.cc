@@ -167,8 +167,7 @@ std::vector<LayerWork> BenchModel::last_work(const BenchBatch& batch) const {
     for (const int64_t length : batch.lengths) {
       const int64_t count = active.defined() ? count_active(active, begin, begin + length) : length;
       layer.active += static_cast<double>(count);
-      layer.pairs += recipe_.model.is_mega() ? chunked_pairs(length, recipe_.model.chunk(), recipe_.model.causal)
-                                             : attention_pairs(count, recipe_.model.window_size, recipe_.model.causal);
+      layer.pairs += config::layer_pairs(recipe_.model, length, count);
       begin += length;
     }
   }

@@ -6,35 +6,16 @@
 #include <cstdint>
 #include <vector>
 
+#include "seqboat/config/flops.h"
 #include "seqboat/config/model_config.h"
 
 namespace seqboat::train {
 
-/// What one layer activates in a step.
-struct LayerWork {
-  double active = 0;  ///< n: activated tokens of all sequences
-  double pairs = 0;   ///< n Kq: pairs of a query and a key that it sees; Kq is their mean over the queries
-};
+using config::attention_pairs;
+using config::LayerWork;
+using config::Product;
 
-/// Query-key pairs of one sequence with `active` activated tokens: every query sees those at most W before it (causal: and itself, W + 1 keys) or
-/// on either side (2 W + 1 keys), and fewer at the ends. window 0 = all.
-double attention_pairs(int64_t active, int64_t window, bool causal);
-/// The same where a sequence of so many tokens attends within chunks, the last one shorter; chunk 0 = one.
-double chunked_pairs(int64_t tokens, int64_t chunk, bool causal);
-
-/// (rows, in) x (in, out), in `layers` layers.
-struct Product {
-  double rows = 0;
-  int64_t in = 0;
-  int64_t out = 0;
-  double layers = 1;
-  double flops() const { return 2 * rows * static_cast<double>(in) * static_cast<double>(out) * layers; }
-};
-
-/// The matrix products of a forward. Skip path and router are one product, D -> D + 2, of all tokens; queries, keys and values D -> Z + 2 H and the
-/// way back H -> D are of the activated ones (their mean over the layers). Mega: D -> H, D -> Z + H + 2 D and H -> D of all tokens; a Transformer:
-/// D -> 3 D and D -> D. Then feed-forward, input projections and a language model's output. The
-/// classifier, which works once a sequence, is left out.
+/// The matrix products of a forward (config/flops.h), those of the activated tokens with their mean over the layers.
 std::vector<Product> forward_products(const config::ModelConfig& model, double tokens, const std::vector<LayerWork>& layers);
 
 /// With M tokens, n of them active in a layer, r = n / M, Kq keys a query sees; per layer:

@@ -8,6 +8,7 @@
 #include <nlohmann/json.hpp>
 
 #include "seqboat/base/error.h"
+#include "seqboat/data/token_classes.h"
 #include "seqboat/ops/ops.h"
 #include "train/tasks/tasks.h"
 
@@ -87,6 +88,11 @@ class BytesTask : public Task {
     score_tokens(logits, batch.targets, batch.src.cu_seqlens, score);
   }
   Metric metric(const Score& score) const override { return bits_metric(metric_name(), score); }
+
+  std::vector<trace::Grouping> token_groupings() const override { return {{"class", data::byte_class_labels()}}; }
+  std::vector<std::vector<uint8_t>> group_tokens(const nn::PackedSequences& sequences) const override {
+    return {labels_of(sequences.tokens, data::byte_class)};
+  }
 
   TaskReport report(Split, int64_t, const Score& score) override {
     const double perplexity = std::exp(score.loss());

@@ -7,6 +7,7 @@
 #include "seqboat/base/error.h"
 #include "seqboat/data/listops_cache.h"
 #include "seqboat/data/shortcut_ladder.h"
+#include "seqboat/data/token_classes.h"
 #include "train/tasks/classification.h"
 #include "train/tasks/tasks.h"
 
@@ -85,6 +86,18 @@ class ListopsTask : public ClassificationTask {
   }
 
   const TaskData& split(Split split) const override { return splits_.at(split); }
+
+  std::vector<trace::Grouping> token_groupings() const override {
+    return {{"class", data::listops_class_labels()}, {"depth", data::listops_depth_labels()}};
+  }
+  std::vector<std::vector<uint8_t>> group_tokens(const nn::PackedSequences& sequences) const override {
+    std::vector<uint8_t> depths(static_cast<size_t>(sequences.tokens.size(0)));
+    const int64_t* tokens = sequences.tokens.const_data_ptr<int64_t>();
+    const int64_t* offsets = sequences.cu_seqlens.const_data_ptr<int64_t>();
+    for (int64_t b = 0; b < sequences.batch(); ++b)
+      data::listops_depths({tokens + offsets[b], static_cast<size_t>(offsets[b + 1] - offsets[b])}, depths.data() + offsets[b]);
+    return {labels_of(sequences.tokens, data::listops_class), std::move(depths)};
+  }
 
   TaskReport report(Split split, int64_t examples, const Score& score) override {
     const data::SequenceDataset first = first_of(splits_.at(split).dataset(), examples);

@@ -5,6 +5,7 @@
 #include <nlohmann/json.hpp>
 
 #include "seqboat/base/error.h"
+#include "seqboat/config/flops.h"
 #include "seqboat/config/model_size.h"
 
 namespace seqboat::config {
