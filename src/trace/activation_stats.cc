@@ -1,6 +1,7 @@
 #include "seqboat/trace/activation_stats.h"
 
 #include <algorithm>
+#include <bit>
 #include <cmath>
 #include <utility>
 
@@ -98,9 +99,7 @@ double Histogram::median() const {
 }
 
 int position_bin(int64_t time) {
-  int bin = 0;
-  for (; time > 0; time >>= 1) ++bin;
-  return bin;
+  return static_cast<int>(std::bit_width(static_cast<uint64_t>(time)));
 }
 
 std::string position_bin_label(int bin) {
