@@ -66,6 +66,10 @@ class MegaLayerImpl : public Layer {
 
   torch::Tensor forward(const torch::Tensor& x, const PackedLayout& layout, const ForwardOptions& options, int64_t number) override;
 
+  /// The fused operator (ops/mega_layer.h) stands in for the composite of single operators wherever it can; false: never. Forwards have the same
+  /// bits.
+  void use_fused(bool fused) { fused_ = fused; }
+
   Norm norm{nullptr};
   MultiHeadEma ema{nullptr};
   Linear v_proj{nullptr}, in_proj{nullptr}, out_proj{nullptr};
@@ -73,10 +77,18 @@ class MegaLayerImpl : public Layer {
   MegaPositionBias position{nullptr};
 
  private:
+  /// first_norm: statistics of x for a norm that comes first, taken once.
+  torch::Tensor forward_fused(const torch::Tensor& x, const PackedLayout& layout, const ForwardOptions& options, int64_t number,
+                              const NormImpl::Statistics& first_norm);
+  torch::Tensor forward_composite(const torch::Tensor& x, const PackedLayout& layout, const ForwardOptions& options, int64_t number,
+                                  const NormImpl::Statistics& first_norm);
   torch::Tensor attend(const torch::Tensor& q, const torch::Tensor& k, const torch::Tensor& v, const torch::Tensor& positions,
                        const torch::Tensor& cu_seqlens);
+  /// The position bias for the longest block of these sequences.
+  torch::Tensor table_for(const torch::Tensor& cu_seqlens);
 
   MegaLayerOptions options_;
+  bool fused_ = true;
 };
 TORCH_MODULE(MegaLayer);
 
