@@ -13,7 +13,7 @@ BlockImpl::BlockImpl(const config::ModelConfig& config, int64_t number, PhiloxSt
 
 torch::Tensor BlockImpl::forward(const torch::Tensor& x, const PackedLayout& layout, const ForwardOptions& options, int64_t number) {
   const torch::Tensor y = layer->forward(x, layout, options, number);
-  return ffn ? ffn(y, layout, options.random, number) : y;
+  return ffn ? ffn(y, layout, options.random, number, options.recompute) : y;
 }
 
 EncoderImpl::EncoderImpl(const config::ModelConfig& config, PhiloxStream& random) {

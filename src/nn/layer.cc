@@ -39,6 +39,7 @@ SeqBoatLayerOptions seqboat_options(const ModelConfig& config, int64_t number) {
 
 MegaLayerOptions mega_options(const ModelConfig& config) {
   MegaLayerOptions options;
+  options.encoder = config.state_encoder();
   options.d_model = config.d_model;
   options.d_attn = config.d_attn;
   options.d_hidden = config.hidden();

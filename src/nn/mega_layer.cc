@@ -6,6 +6,7 @@
 #include "seqboat/nn/carry.h"
 #include "seqboat/nn/dropout_sites.h"
 #include "seqboat/nn/initialization.h"
+#include "seqboat/ops/mega_layer.h"
 #include "seqboat/ops/ops.h"
 
 namespace seqboat::nn {
@@ -58,7 +59,13 @@ MegaLayerImpl::MegaLayerImpl(const MegaLayerOptions& options, PhiloxStream& rand
   TORCH_CHECK(options.chunk_size != 0, "seqboat::nn::MegaLayer: chunk_size must be positive, or negative for one block, got 0");
   const int64_t d = options.d_model, z = options.d_attn, h = options.d_hidden;
   norm = register_module("norm", Norm(options.norm, d, options.norm_affine));
-  ema = register_module("ema", MultiHeadEma(d, options.d_state, !options.causal, options.truncation, random, /*truncated_init=*/false));
+  if (options.encoder == "s4d") {
+    encoder_ = (s4d = register_module("s4d", S4d(d, options.d_state, !options.causal, options.truncation, random))).ptr();
+  } else {
+    TORCH_CHECK(options.encoder == "ema", "seqboat::nn::MegaLayer: encoder must be ema or s4d, got '", options.encoder, "'");
+    ema = register_module("ema", MultiHeadEma(d, options.d_state, !options.causal, options.truncation, random, /*truncated_init=*/false));
+    encoder_ = ema.ptr();
+  }
   v_proj = register_module("v_proj", Linear(d, h));
   in_proj = register_module("in_proj", Linear(d, z + h + 2 * d));
   out_proj = register_module("out_proj", Linear(h, d));
@@ -70,32 +77,86 @@ MegaLayerImpl::MegaLayerImpl(const MegaLayerOptions& options, PhiloxStream& rand
       register_module("position", MegaPositionBias(options.position, z, options.chunk_size > 0 ? options.chunk_size : options.max_positions, random));
 }
 
-Tensor MegaLayerImpl::table_for(const Tensor& chunks) {
-  const int64_t longest = chunks.size(0) > 1 ? chunks.diff().max().item<int64_t>() : 0;
+Tensor MegaLayerImpl::table_for(const Tensor& cu_seqlens) {
+  int64_t longest = cu_seqlens.size(0) > 1 ? cu_seqlens.diff().max().item<int64_t>() : 0;
+  if (options_.chunk_size > 0) longest = std::min(longest, options_.chunk_size);
   return position->table_for(std::max<int64_t>(1, longest));
 }
 
 Tensor MegaLayerImpl::attend(const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& positions, const Tensor& cu_seqlens) {
-  const Tensor chunks = chunk_offsets(cu_seqlens, options_.chunk_size);
-  return std::get<0>(ops::window_attention(q, k, v, positions, chunks, table_for(chunks), "simple", -1, options_.causal, options_.function));
+  return std::get<0>(ops::window_attention(q, k, v, positions, chunk_offsets(cu_seqlens, options_.chunk_size), table_for(cu_seqlens), "simple", -1,
+                                           options_.causal, options_.function));
 }
 
 Tensor MegaLayerImpl::distances(const Tensor& q, const Tensor& k, const Tensor& positions, const Tensor& cu_seqlens) {
-  const Tensor chunks = chunk_offsets(cu_seqlens, options_.chunk_size);
   AttentionOptions within;
   within.function = options_.function;
   within.causal = options_.causal;
-  return attention_distances(q, k, positions, chunks, table_for(chunks), within);
+  return attention_distances(q, k, positions, chunk_offsets(cu_seqlens, options_.chunk_size), table_for(cu_seqlens), within);
 }
 
 Tensor MegaLayerImpl::forward(const Tensor& x, const PackedLayout& layout, const ForwardOptions& options, int64_t number) {
+  const bool can_fuse = fused_ && options.state == nullptr && (options_.prenorm || options_.norm != "batchnorm");
+  const NormImpl::Statistics first_norm = options_.prenorm ? norm->statistics(x) : NormImpl::Statistics{};
+  if (!can_fuse) return forward_composite(x, layout, options, number, first_norm);
+  const Tensor y = forward_fused(x, layout, options, number, first_norm);
+  if (options.trace != nullptr && (options.intermediates || options.distances)) {
+    torch::NoGradGuard no_grad;
+    forward_composite(x, layout, options, number, first_norm);
+  } else if (options.trace != nullptr) {
+    options.trace->emplace_back();
+  }
+  return y;
+}
+
+Tensor MegaLayerImpl::forward_fused(const Tensor& x, const PackedLayout& layout, const ForwardOptions& options, int64_t number,
+                                    const NormImpl::Statistics& first_norm) {
+  ops::MegaLayerArguments a;
+  a.x = x;
+  a.cu_seqlens = layout.cu_seqlens;
+  a.positions = layout.positions;
+  a.sequence_ids = layout.sequence_ids;
+  a.norm_weight = norm->weight;
+  a.norm_bias = norm->bias;
+  a.norm_mean = first_norm.mean;
+  a.norm_var = first_norm.var;
+  a.batch_stats = first_norm.of_batch;
+  const StateEncoder::Scan scan = *encoder_->scan();
+  a.encoder_decay = scan.decay;
+  a.encoder_weight = scan.weight;
+  a.encoder_skip = scan.skip;
+  a.v_weight = v_proj->weight;
+  a.v_bias = v_proj->bias;
+  a.in_weight = in_proj->weight;
+  a.in_bias = in_proj->bias;
+  a.qk_gamma = qk_gamma;
+  a.qk_beta = qk_beta;
+  a.bias_table = table_for(layout.cu_seqlens);
+  a.out_weight = out_proj->weight;
+  a.out_bias = out_proj->bias;
+  a.norm = options_.norm;
+  a.prenorm = options_.prenorm;
+  a.eps = NormImpl::kEps;
+  a.causal = options_.causal;
+  a.truncation = options_.truncation;
+  a.chunk_size = options_.chunk_size;
+  a.function = options_.function;
+  a.activation = options_.activation;
+  a.dropout = is_training() ? options_.dropout : 0.0;
+  a.random = dropout_key(options.random, layout, number, 0);
+  a.keep_inputs_only = options.recompute;
+  return ops::mega_layer(a);
+}
+
+Tensor MegaLayerImpl::forward_composite(const Tensor& x, const PackedLayout& layout, const ForwardOptions& options, int64_t number,
+                                        const NormImpl::Statistics& first_norm) {
   const auto drop = [&](const Tensor& t, int64_t site) { return dropout(t, options_.dropout, is_training(), options.random, layout, number, site); };
   LayerState* state = options.state != nullptr ? &options.state->layers.at(static_cast<size_t>(number)) : nullptr;
   const int64_t d = options_.d_model, z = options_.d_attn, h = options_.d_hidden;
-  const Tensor input = options_.prenorm ? norm(x) : x;
+  const Tensor input = options_.prenorm ? norm->apply_with(x, first_norm) : x;
   const Tensor v = ops::activation(v_proj(input), options_.activation);
-  const Tensor ema_out = state != nullptr ? encode_on(*ema, input, layout, state) : ema(input, layout.cu_seqlens);
-  const Tensor m = drop(ops::activation(ema_out, "silu"), kDropoutState);
+  const Tensor encoded = state != nullptr ? encode_on(*encoder_, input, layout, state) : encoder_->forward(input, layout.cu_seqlens);
+  const Tensor m = drop(ops::activation(encoded, "silu"), kDropoutState);
 
   const Tensor base = in_proj(m);
   const Tensor update = ops::activation(base.narrow(1, 0, d), "sigmoid");
@@ -128,7 +189,7 @@ Tensor MegaLayerImpl::forward(const Tensor& x, const PackedLayout& layout, const
     LayerTrace record;
     record.distances = reach;
     if (options.intermediates) {
-      record.ema_out = ema_out.detach();
+      record.ema_out = encoded.detach();
       record.q = q;
       record.k = k;
       record.v = v;

@@ -5,6 +5,7 @@
 #include "seqboat/nn/dropout_sites.h"
 #include "seqboat/nn/initialization.h"
 #include "seqboat/ops/ops.h"
+#include "seqboat/ops/transformer_layer.h"
 
 namespace seqboat::nn {
 
@@ -54,6 +55,40 @@ Tensor TransformerLayerImpl::distances(const Tensor& q, const Tensor& k, const T
 }
 
 Tensor TransformerLayerImpl::forward(const Tensor& x, const PackedLayout& layout, const ForwardOptions& options, int64_t number) {
+  const bool asked = options.trace != nullptr && options.distances;
+  if (!fused_ || options.state != nullptr || asked) return forward_composite(x, layout, options, number);
+  if (options.trace != nullptr) options.trace->emplace_back();
+  return forward_fused(x, layout, options, number);
+}
+
+Tensor TransformerLayerImpl::forward_fused(const Tensor& x, const PackedLayout& layout, const ForwardOptions& options, int64_t number) {
+  const NormImpl::Statistics statistics = norm->statistics(x);
+  ops::TransformerLayerArguments a;
+  a.x = x;
+  a.cu_seqlens = layout.cu_seqlens;
+  a.positions = layout.positions;
+  a.sequence_ids = layout.sequence_ids;
+  a.norm_weight = norm->weight;
+  a.norm_bias = norm->bias;
+  a.norm_mean = statistics.mean;
+  a.norm_var = statistics.var;
+  a.batch_stats = statistics.of_batch;
+  a.in_weight = in_proj->weight;
+  a.in_bias = in_proj->bias;
+  a.out_weight = out_proj->weight;
+  a.out_bias = out_proj->bias;
+  a.norm = options_.norm;
+  a.eps = NormImpl::kEps;
+  a.n_heads = options_.n_heads;
+  a.window = options_.window;
+  a.causal = options_.causal;
+  a.dropout = is_training() ? options_.dropout : 0.0;
+  a.random = dropout_key(options.random, layout, number, 0);
+  a.keep_inputs_only = options.recompute;
+  return ops::transformer_layer(a);
+}
+
+Tensor TransformerLayerImpl::forward_composite(const Tensor& x, const PackedLayout& layout, const ForwardOptions& options, int64_t number) {
   const int64_t d = options_.d_model, heads = options_.n_heads, tokens = x.size(0);
   const Tensor qkv = in_proj(norm(x));
   const Tensor head_positions = layout.positions.repeat_interleave(heads);

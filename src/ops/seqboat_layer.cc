@@ -1,8 +1,6 @@
 #include "seqboat/ops/seqboat_layer.h"
 
-#include "ops/common.h"
-#include "ops/dispatch.h"
-#include "ops/layer_arguments.h"
+#include "ops/seqboat_layer_arguments.h"
 
 namespace seqboat::ops {
 namespace {
@@ -18,16 +16,13 @@ void push_result_shapes(Stack* stack, const SeqBoatLayerArguments& a) {
 }
 
 void layer_meta(const c10::OperatorHandle&, Stack* stack) {
-  push_result_shapes(stack, pop_arguments(stack));
+  push_result_shapes(stack, pop_arguments<SeqBoatLayerArguments>(stack));
 }
 
 void layer_backward_meta(const c10::OperatorHandle&, Stack* stack) {
-  const SeqBoatLayerArguments arguments = pop_arguments(stack);
+  const SeqBoatLayerArguments arguments = pop_arguments<SeqBoatLayerArguments>(stack);
   torch::jit::drop(*stack, 5);  // the gradients and what was kept
-  c10::List<std::optional<at::Tensor>> out;
-  std::apply([&](const auto&... t) { (out.push_back(t.defined() ? std::optional<at::Tensor>(contiguous_like(t)) : std::nullopt), ...); },
-             layer_parameters(arguments));
-  torch::jit::push(*stack, std::move(out));
+  torch::jit::push(*stack, gradients_like(arguments));
 }
 
 }  // namespace
@@ -35,14 +30,13 @@ void layer_backward_meta(const c10::OperatorHandle&, Stack* stack) {
 SeqBoatLayerResult seqboat_layer(const SeqBoatLayerArguments& arguments) {
   static const auto op = c10::Dispatcher::singleton().findSchemaOrThrow("seqboat::seqboat_layer", "");
   Stack stack;
-  stack.reserve(kLayerArguments);
   push_arguments(&stack, arguments);
   op.callBoxed(&stack);
   return {stack[0].toTensor(), stack[1].toTensor(), stack[2].toTensor()};
 }
 
 TORCH_LIBRARY_FRAGMENT(seqboat, m) {
-  const std::string arguments = kLayerSchema;
+  const std::string arguments = FusedArguments<SeqBoatLayerArguments>::kSchema;
   const auto define = [&](const std::string& schema, const std::vector<at::Tag>& tags) { m.def(torch::schema(schema.c_str()), tags); };
   define("seqboat_layer(" + arguments + ") -> (Tensor y, Tensor active, Tensor probability)", {});
   // What is kept of the active tokens depends on the data in its size.

@@ -33,6 +33,30 @@ def layer_arguments(r, rates, router, norm, prenorm, causal, position, function,
         0.0, dropout, [1, 2, 3, 4, 0], keep_inputs_only)
 
 
+def norm_arguments(r, rates, norm):
+    batch = norm == "batchnorm"
+    return (r(1 if norm == "scalenorm" else DIM), r(DIM) if norm in ("layernorm", "batchnorm") else None, r(DIM) if batch else None,
+            rates(DIM) if batch else None)
+
+
+def mega_arguments(r, rates, norm, prenorm, causal, chunk, function, activation, dropout, keep_inputs_only):
+    rows, width = DIM if causal else 2 * DIM, Z + H + 2 * DIM
+    return (
+        r(TOKENS, DIM), CU, TIMES, IDS, *norm_arguments(r, rates, norm), rates(rows, STATES), r(rows, STATES), r(DIM), r(H, DIM), r(H),
+        r(width, DIM), r(width), r(2, Z), r(2, Z), r(13), r(DIM, H), r(DIM), norm, prenorm, norm == "batchnorm", 1e-5, causal, 0, chunk, function,
+        activation, dropout, [1, 2, 3, 4, 0], keep_inputs_only)
+
+
+def feed_forward_arguments(r, rates, norm, prenorm, dropout, keep_inputs_only):
+    return (r(TOKENS, DIM), TIMES, IDS, *norm_arguments(r, rates, norm), r(6, DIM), r(6), r(DIM, 6), r(DIM), norm, prenorm, norm == "batchnorm", 1e-5,
+            dropout, [1, 2, 3, 4, 0], keep_inputs_only)
+
+
+def transformer_arguments(r, rates, norm, heads, window, causal, dropout, keep_inputs_only):
+    return (r(TOKENS, DIM), CU, TIMES, IDS, *norm_arguments(r, rates, norm), r(3 * DIM, DIM), r(3 * DIM), r(DIM, DIM), r(DIM), norm,
+            norm == "batchnorm", 1e-5, heads, window, causal, dropout, [1, 2, 3, 4, 0], keep_inputs_only)
+
+
 def samples(dtype):
     """(operator, arguments): each operator at least once, with what is optional given and not."""
     def r(*shape):
@@ -94,6 +118,17 @@ def samples(dtype):
         yield "_seqboat_layer_forward", arguments
         _, active, probability, *kept = OPS._seqboat_layer_forward(*arguments)
         yield "_seqboat_layer_backward", (r(TOKENS, DIM), r(TOKENS) if len(probability) else None, active, *kept, *arguments)
+    fused = [("mega_layer", mega_arguments(r, rates, *options)) for options in (
+        ("layernorm", False, False, 3, "softmax", "silu", 0.0, False), ("scalenorm", True, True, -1, "laplace", "gelu", 0.2, True),
+        ("rmsnorm", True, True, 2, "relu2", "silu", 0.1, False), ("batchnorm", True, False, 4, "softmax", "silu", 0.0, False))]
+    fused += [("feed_forward", feed_forward_arguments(r, rates, *options)) for options in (
+        ("layernorm", False, 0.0, False), ("scalenorm", True, 0.2, True), ("rmsnorm", False, 0.1, False), ("batchnorm", True, 0.0, False))]
+    fused += [("transformer_layer", transformer_arguments(r, rates, *options)) for options in (
+        ("layernorm", 2, -1, False, 0.0, False), ("scalenorm", 1, 3, True, 0.2, True), ("batchnorm", 2, 2, False, 0.1, False))]
+    for name, arguments in fused:
+        yield name, arguments
+        yield f"_{name}_forward", arguments
+        yield f"_{name}_backward", (r(TOKENS, DIM), getattr(OPS, f"_{name}_forward")(*arguments)[1], *arguments)
 
 
 def floating(t):

@@ -20,6 +20,13 @@ void activation_fwd(Activation f, int64_t count, const T* x, T* y) noexcept;
 template <class T>
 void activation_bwd(Activation f, int64_t count, const T* x, const T* dy, T* dx) noexcept;
 
+/// The same for a matrix (rows, dim) whose rows lie apart, strides in elements. In place as above, then with the same stride.
+template <class T>
+void activation_rows_fwd(Activation f, int64_t rows, int64_t dim, const T* x, int64_t x_stride, T* y, int64_t y_stride) noexcept;
+template <class T>
+void activation_rows_bwd(Activation f, int64_t rows, int64_t dim, const T* x, int64_t x_stride, const T* dy, int64_t dy_stride, T* dx,
+                         int64_t dx_stride) noexcept;
+
 /// out[j] = sum_i x[i,j] over rows, for columns [column_begin, column_end): fixed blocks of rows summed in order, accumulated in T.
 template <class T>
 void column_sum(int64_t rows, int64_t dim, int64_t stride, int64_t column_begin, int64_t column_end, const T* x, T* out) noexcept;

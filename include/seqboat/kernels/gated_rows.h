@@ -56,4 +56,19 @@ void scale_rows(int64_t rows, int64_t dim, const T* p, const T* x, int64_t x_str
 template <class T>
 void scatter_add_rows(int64_t rows, int64_t dim, const int64_t* index, const T* h, int64_t h_stride, T* y, int64_t y_stride) noexcept;
 
+/// y[i,j] += x[i,j].
+template <class T>
+void add_rows(int64_t rows, int64_t dim, const T* x, int64_t x_stride, T* y, int64_t y_stride) noexcept;
+
+/// The end of Mega's layer: y[i,j] = x[i,j] + (s[i,j] (h[i,j] - x[i,j])) with the update gate s = sigma(u) as activation_fwd has it. All (rows, D).
+template <class T>
+void update_fwd(int64_t rows, int64_t dim, const T* u, int64_t u_stride, const T* h, int64_t h_stride, const T* x, int64_t x_stride, T* y,
+                int64_t y_stride) noexcept;
+
+/// dh[i,j] = dy[i,j] s[i,j], dx[i,j] = dy[i,j] - dh[i,j], du[i,j] = (dy[i,j] (h[i,j] - x[i,j])) (s[i,j] (1 - s[i,j])), all written. dh or dx may be
+/// dy, dh may be h, du may be u.
+template <class T>
+void update_bwd(int64_t rows, int64_t dim, const T* u, int64_t u_stride, const T* h, int64_t h_stride, const T* x, int64_t x_stride, const T* dy,
+                int64_t dy_stride, T* du, int64_t du_stride, T* dh, int64_t dh_stride, T* dx, int64_t dx_stride) noexcept;
+
 }  // namespace seqboat::kernels

@@ -17,7 +17,12 @@ class FeedForwardImpl : public torch::nn::Module {
  public:
   FeedForwardImpl(int64_t dim, int64_t ffn_dim, const std::string& norm_kind, bool prenorm, bool norm_affine, double dropout, bool truncated_init,
                   PhiloxStream& random);
-  torch::Tensor forward(const torch::Tensor& x, const PackedLayout& layout, const RandomKey& random, int64_t layer);
+  /// recompute: in training x alone is kept for the backward.
+  torch::Tensor forward(const torch::Tensor& x, const PackedLayout& layout, const RandomKey& random, int64_t layer, bool recompute = false);
+
+  /// The fused operator (ops/feed_forward.h) stands in for the composite of single operators wherever it can; false: never. Forwards have the same
+  /// bits.
+  void use_fused(bool fused) { fused_ = fused; }
 
   Norm norm{nullptr};
   Linear fc1{nullptr}, fc2{nullptr};
@@ -25,6 +30,7 @@ class FeedForwardImpl : public torch::nn::Module {
  private:
   bool prenorm_;
   double dropout_;
+  bool fused_ = true;
 };
 TORCH_MODULE(FeedForward);
 

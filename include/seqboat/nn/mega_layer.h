@@ -11,6 +11,7 @@
 #include "seqboat/nn/multi_head_ema.h"
 #include "seqboat/nn/norm.h"
 #include "seqboat/nn/packed.h"
+#include "seqboat/nn/s4d.h"
 
 namespace seqboat::nn {
 
@@ -19,7 +20,8 @@ struct MegaLayerOptions {
   int64_t d_attn = 0;                ///< Z
   int64_t d_hidden = 0;              ///< H
   int64_t d_state = 16;              ///< N
-  int64_t truncation = 0;            ///< EMA kernel length; 0 = none
+  std::string encoder = "ema";       ///< ema | s4d
+  int64_t truncation = 0;            ///< the encoder's kernel length; 0 = none
   bool causal = false;               ///< causal EMA and attention
   int64_t chunk_size = -1;           ///< C: attention within blocks of C tokens of a sequence, the last one shorter; negative = one block
   std::string function = "softmax";  ///< softmax | relu2 | laplace
@@ -58,28 +60,40 @@ TORCH_MODULE(MegaPositionBias);
 ///   in_proj m, split u (D), z (Z), r (H), g (D):  u = sigma(u), z = SiLU(z), r = SiLU(r);   q, k = z * qk_gamma[0|1] + qk_beta[0|1]
 ///   h = dropout(act(g + out_proj(attention(q, k, v) * r)));   y = x + u * (h - x);   postnorm: y = norm(y)
 ///
-/// Every token attends, to those of its own chunk; what is further away comes through the EMA. Parameters: norm.*, ema.*, v_proj, in_proj, out_proj
-/// {weight, bias}, qk_gamma, qk_beta (2, Z), position.{table | alpha, beta}. All normals of the initialisation are whole, not truncated.
+/// Every token attends, to those of its own chunk; what is further away comes through the EMA. Parameters: norm.*, ema.* or s4d.*, v_proj, in_proj,
+/// out_proj {weight, bias}, qk_gamma, qk_beta (2, Z), position.{table | alpha, beta}. All normals of the initialisation are whole, not truncated.
 class MegaLayerImpl : public Layer {
  public:
   MegaLayerImpl(const MegaLayerOptions& options, PhiloxStream& random);
 
   torch::Tensor forward(const torch::Tensor& x, const PackedLayout& layout, const ForwardOptions& options, int64_t number) override;
 
+  /// The fused operator (ops/mega_layer.h) stands in for the composite of single operators wherever it can; false: never. Forwards have the same
+  /// bits.
+  void use_fused(bool fused) { fused_ = fused; }
+
   Norm norm{nullptr};
-  MultiHeadEma ema{nullptr};
+  MultiHeadEma ema{nullptr};  ///< this or
+  S4d s4d{nullptr};           ///< that is the encoder
   Linear v_proj{nullptr}, in_proj{nullptr}, out_proj{nullptr};
   torch::Tensor qk_gamma, qk_beta;
   MegaPositionBias position{nullptr};
 
  private:
+  /// first_norm: statistics of x for a norm that comes first, taken once.
+  torch::Tensor forward_fused(const torch::Tensor& x, const PackedLayout& layout, const ForwardOptions& options, int64_t number,
+                              const NormImpl::Statistics& first_norm);
+  torch::Tensor forward_composite(const torch::Tensor& x, const PackedLayout& layout, const ForwardOptions& options, int64_t number,
+                                  const NormImpl::Statistics& first_norm);
   torch::Tensor attend(const torch::Tensor& q, const torch::Tensor& k, const torch::Tensor& v, const torch::Tensor& positions,
                        const torch::Tensor& cu_seqlens);
   torch::Tensor distances(const torch::Tensor& q, const torch::Tensor& k, const torch::Tensor& positions, const torch::Tensor& cu_seqlens);
-  /// The bias table of the longest chunk.
-  torch::Tensor table_for(const torch::Tensor& chunks);
+  /// The position bias for the longest block of these sequences.
+  torch::Tensor table_for(const torch::Tensor& cu_seqlens);
 
   MegaLayerOptions options_;
+  std::shared_ptr<StateEncoder> encoder_;
+  bool fused_ = true;
 };
 TORCH_MODULE(MegaLayer);
 

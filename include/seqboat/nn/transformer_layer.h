@@ -33,10 +33,16 @@ class TransformerLayerImpl : public Layer {
 
   torch::Tensor forward(const torch::Tensor& x, const PackedLayout& layout, const ForwardOptions& options, int64_t number) override;
 
+  /// The fused operator (ops/transformer_layer.h) stands in for the composite of single operators wherever it can; false: never. Forwards have the
+  /// same bits.
+  void use_fused(bool fused) { fused_ = fused; }
+
   Norm norm{nullptr};
   Linear in_proj{nullptr}, out_proj{nullptr};
 
  private:
+  torch::Tensor forward_fused(const torch::Tensor& x, const PackedLayout& layout, const ForwardOptions& options, int64_t number);
+  torch::Tensor forward_composite(const torch::Tensor& x, const PackedLayout& layout, const ForwardOptions& options, int64_t number);
   torch::Tensor attend(const torch::Tensor& q, const torch::Tensor& k, const torch::Tensor& v, const torch::Tensor& positions,
                        const torch::Tensor& cu_seqlens) const;
   torch::Tensor distances(const torch::Tensor& q, const torch::Tensor& k, const torch::Tensor& positions, const torch::Tensor& cu_seqlens) const;
@@ -45,6 +51,7 @@ class TransformerLayerImpl : public Layer {
   torch::Tensor head_offsets(const torch::Tensor& cu_seqlens, int64_t tokens) const;
 
   TransformerLayerOptions options_;
+  bool fused_ = true;
 };
 TORCH_MODULE(TransformerLayer);
 

@@ -167,6 +167,17 @@ void activation_bwd(Activation f, int64_t count, const T* x, const T* dy, T* dx)
 }
 
 template <class T>
+void activation_rows_fwd(Activation f, int64_t rows, int64_t dim, const T* x, int64_t x_stride, T* y, int64_t y_stride) {
+  for (int64_t i = 0; i < rows; ++i) HWY_NAMESPACE::activation_fwd(f, dim, x + i * x_stride, y + i * y_stride);
+}
+
+template <class T>
+void activation_rows_bwd(Activation f, int64_t rows, int64_t dim, const T* x, int64_t x_stride, const T* dy, int64_t dy_stride, T* dx,
+                         int64_t dx_stride) {
+  for (int64_t i = 0; i < rows; ++i) HWY_NAMESPACE::activation_bwd(f, dim, x + i * x_stride, dy + i * dy_stride, dx + i * dx_stride);
+}
+
+template <class T>
 void column_sum(int64_t rows, int64_t dim, int64_t stride, int64_t column_begin, int64_t column_end, const T* x, T* out) {
   static_cast<void>(dim);
   const hn::ScalableTag<T> d;
@@ -275,6 +286,10 @@ constexpr auto& activation_fwd_f32 = activation_fwd<float>;
 constexpr auto& activation_fwd_f64 = activation_fwd<double>;
 constexpr auto& activation_bwd_f32 = activation_bwd<float>;
 constexpr auto& activation_bwd_f64 = activation_bwd<double>;
+constexpr auto& activation_rows_fwd_f32 = activation_rows_fwd<float>;
+constexpr auto& activation_rows_fwd_f64 = activation_rows_fwd<double>;
+constexpr auto& activation_rows_bwd_f32 = activation_rows_bwd<float>;
+constexpr auto& activation_rows_bwd_f64 = activation_rows_bwd<double>;
 constexpr auto& column_sum_f32 = column_sum<float>;
 constexpr auto& column_sum_f64 = column_sum<double>;
 constexpr auto& sum_of_squares_f32 = sum_of_squares<float>;
@@ -294,6 +309,10 @@ HWY_EXPORT(activation_fwd_f32);
 HWY_EXPORT(activation_fwd_f64);
 HWY_EXPORT(activation_bwd_f32);
 HWY_EXPORT(activation_bwd_f64);
+HWY_EXPORT(activation_rows_fwd_f32);
+HWY_EXPORT(activation_rows_fwd_f64);
+HWY_EXPORT(activation_rows_bwd_f32);
+HWY_EXPORT(activation_rows_bwd_f64);
 HWY_EXPORT(column_sum_f32);
 HWY_EXPORT(column_sum_f64);
 HWY_EXPORT(sum_of_squares_f32);
@@ -317,6 +336,26 @@ void activation_bwd<float>(Activation f, int64_t count, const float* x, const fl
 template <>
 void activation_bwd<double>(Activation f, int64_t count, const double* x, const double* dy, double* dx) noexcept {
   HWY_DYNAMIC_DISPATCH(activation_bwd_f64)(f, count, x, dy, dx);
+}
+
+template <>
+void activation_rows_fwd<float>(Activation f, int64_t rows, int64_t dim, const float* x, int64_t x_stride, float* y, int64_t y_stride) noexcept {
+  HWY_DYNAMIC_DISPATCH(activation_rows_fwd_f32)(f, rows, dim, x, x_stride, y, y_stride);
+}
+template <>
+void activation_rows_fwd<double>(Activation f, int64_t rows, int64_t dim, const double* x, int64_t x_stride, double* y, int64_t y_stride) noexcept {
+  HWY_DYNAMIC_DISPATCH(activation_rows_fwd_f64)(f, rows, dim, x, x_stride, y, y_stride);
+}
+
+template <>
+void activation_rows_bwd<float>(Activation f, int64_t rows, int64_t dim, const float* x, int64_t x_stride, const float* dy, int64_t dy_stride,
+                                float* dx, int64_t dx_stride) noexcept {
+  HWY_DYNAMIC_DISPATCH(activation_rows_bwd_f32)(f, rows, dim, x, x_stride, dy, dy_stride, dx, dx_stride);
+}
+template <>
+void activation_rows_bwd<double>(Activation f, int64_t rows, int64_t dim, const double* x, int64_t x_stride, const double* dy, int64_t dy_stride,
+                                 double* dx, int64_t dx_stride) noexcept {
+  HWY_DYNAMIC_DISPATCH(activation_rows_bwd_f64)(f, rows, dim, x, x_stride, dy, dy_stride, dx, dx_stride);
 }
 
 template <>

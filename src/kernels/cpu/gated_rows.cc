@@ -198,6 +198,84 @@ void scatter_add_rows(int64_t rows, int64_t dim, const int64_t* index, const T* 
   }
 }
 
+template <class T>
+void add_rows(int64_t rows, int64_t dim, const T* x, int64_t x_stride, T* y, int64_t y_stride) {
+  const hn::ScalableTag<T> d;
+  for (int64_t i = 0; i < rows; ++i) {
+    const T* from = x + i * x_stride;
+    T* to = y + i * y_stride;
+    for_each_vector(d, dim, [&](int64_t j, auto io) HWY_ATTR { io.store(d, hn::Add(io.load(d, to + j), io.load(d, from + j)), to + j); });
+  }
+}
+
+template <class T>
+struct UpdateForwardRow {
+  const T* u;
+  const T* h;
+  const T* x;
+  T* y;
+  template <class Io>
+  HWY_INLINE void operator()(int64_t j, Io io) const {
+    const hn::ScalableTag<T> d;
+    hn::Vec<decltype(d)> gate[Io::kCount], proposed[Io::kCount], old[Io::kCount];
+    io.load(d, u + j, old);
+    vector_sigmoid(d, old, gate);
+    io.load(d, h + j, proposed);
+    io.load(d, x + j, old);
+    for (int n = 0; n < Io::kCount; ++n) proposed[n] = hn::Add(old[n], hn::Mul(gate[n], hn::Sub(proposed[n], old[n])));
+    io.store(d, proposed, y + j);
+  }
+};
+
+template <class T>
+void update_fwd(int64_t rows, int64_t dim, const T* u, int64_t u_stride, const T* h, int64_t h_stride, const T* x, int64_t x_stride, T* y,
+                int64_t y_stride) {
+  const hn::ScalableTag<T> d;
+  for (int64_t i = 0; i < rows; ++i)
+    for_each_vector_array(d, dim, UpdateForwardRow<T>{u + i * u_stride, h + i * h_stride, x + i * x_stride, y + i * y_stride});
+}
+
+template <class T>
+struct UpdateBackwardRow {
+  const T* u;
+  const T* h;
+  const T* x;
+  const T* dy;
+  T* du;
+  T* dh;
+  T* dx;
+  template <class Io>
+  HWY_INLINE void operator()(int64_t j, Io io) const {
+    const hn::ScalableTag<T> d;
+    const auto one = hn::Set(d, T{1});
+    hn::Vec<decltype(d)> gate[Io::kCount], grad[Io::kCount], change[Io::kCount], old[Io::kCount];
+    io.load(d, u + j, old);
+    vector_sigmoid(d, old, gate);
+    io.load(d, dy + j, grad);
+    io.load(d, h + j, change);
+    io.load(d, x + j, old);
+    for (int n = 0; n < Io::kCount; ++n) {
+      change[n] = hn::Mul(hn::Mul(grad[n], hn::Sub(change[n], old[n])), hn::Mul(gate[n], hn::Sub(one, gate[n])));
+      gate[n] = hn::Mul(grad[n], gate[n]);
+      grad[n] = hn::Sub(grad[n], gate[n]);
+    }
+    io.store(d, change, du + j);
+    io.store(d, gate, dh + j);
+    io.store(d, grad, dx + j);
+  }
+};
+
+template <class T>
+void update_bwd(int64_t rows, int64_t dim, const T* u, int64_t u_stride, const T* h, int64_t h_stride, const T* x, int64_t x_stride, const T* dy,
+                int64_t dy_stride, T* du, int64_t du_stride, T* dh, int64_t dh_stride, T* dx, int64_t dx_stride) {
+  const hn::ScalableTag<T> d;
+  for (int64_t i = 0; i < rows; ++i) {
+    for_each_vector_array(d, dim,
+                          UpdateBackwardRow<T>{u + i * u_stride, h + i * h_stride, x + i * x_stride, dy + i * dy_stride, du + i * du_stride,
+                                               dh + i * dh_stride, dx + i * dx_stride});
+  }
+}
+
 // Dispatch tables hold functions, not templates: one name for each type.
 constexpr auto& qk_affine_fwd_f32 = qk_affine_fwd<float>;
 constexpr auto& qk_affine_fwd_f64 = qk_affine_fwd<double>;
@@ -215,6 +293,12 @@ constexpr auto& scale_rows_f32 = scale_rows<float>;
 constexpr auto& scale_rows_f64 = scale_rows<double>;
 constexpr auto& scatter_add_rows_f32 = scatter_add_rows<float>;
 constexpr auto& scatter_add_rows_f64 = scatter_add_rows<double>;
+constexpr auto& add_rows_f32 = add_rows<float>;
+constexpr auto& add_rows_f64 = add_rows<double>;
+constexpr auto& update_fwd_f32 = update_fwd<float>;
+constexpr auto& update_fwd_f64 = update_fwd<double>;
+constexpr auto& update_bwd_f32 = update_bwd<float>;
+constexpr auto& update_bwd_f64 = update_bwd<double>;
 
 }  // namespace
 }  // namespace HWY_NAMESPACE
@@ -240,6 +324,12 @@ HWY_EXPORT(scale_rows_f32);
 HWY_EXPORT(scale_rows_f64);
 HWY_EXPORT(scatter_add_rows_f32);
 HWY_EXPORT(scatter_add_rows_f64);
+HWY_EXPORT(add_rows_f32);
+HWY_EXPORT(add_rows_f64);
+HWY_EXPORT(update_fwd_f32);
+HWY_EXPORT(update_fwd_f64);
+HWY_EXPORT(update_bwd_f32);
+HWY_EXPORT(update_bwd_f64);
 
 template <>
 void qk_affine_fwd<float>(int64_t rows, int64_t d_attn, const float* z, int64_t z_stride, const float* gamma, const float* beta, float* q,
@@ -326,6 +416,39 @@ template <>
 void scatter_add_rows<double>(int64_t rows, int64_t dim, const int64_t* index, const double* h, int64_t h_stride, double* y,
                               int64_t y_stride) noexcept {
   HWY_DYNAMIC_DISPATCH(scatter_add_rows_f64)(rows, dim, index, h, h_stride, y, y_stride);
+}
+
+template <>
+void add_rows<float>(int64_t rows, int64_t dim, const float* x, int64_t x_stride, float* y, int64_t y_stride) noexcept {
+  HWY_DYNAMIC_DISPATCH(add_rows_f32)(rows, dim, x, x_stride, y, y_stride);
+}
+template <>
+void add_rows<double>(int64_t rows, int64_t dim, const double* x, int64_t x_stride, double* y, int64_t y_stride) noexcept {
+  HWY_DYNAMIC_DISPATCH(add_rows_f64)(rows, dim, x, x_stride, y, y_stride);
+}
+
+template <>
+void update_fwd<float>(int64_t rows, int64_t dim, const float* u, int64_t u_stride, const float* h, int64_t h_stride, const float* x,
+                       int64_t x_stride, float* y, int64_t y_stride) noexcept {
+  HWY_DYNAMIC_DISPATCH(update_fwd_f32)(rows, dim, u, u_stride, h, h_stride, x, x_stride, y, y_stride);
+}
+template <>
+void update_fwd<double>(int64_t rows, int64_t dim, const double* u, int64_t u_stride, const double* h, int64_t h_stride, const double* x,
+                        int64_t x_stride, double* y, int64_t y_stride) noexcept {
+  HWY_DYNAMIC_DISPATCH(update_fwd_f64)(rows, dim, u, u_stride, h, h_stride, x, x_stride, y, y_stride);
+}
+
+template <>
+void update_bwd<float>(int64_t rows, int64_t dim, const float* u, int64_t u_stride, const float* h, int64_t h_stride, const float* x,
+                       int64_t x_stride, const float* dy, int64_t dy_stride, float* du, int64_t du_stride, float* dh, int64_t dh_stride, float* dx,
+                       int64_t dx_stride) noexcept {
+  HWY_DYNAMIC_DISPATCH(update_bwd_f32)(rows, dim, u, u_stride, h, h_stride, x, x_stride, dy, dy_stride, du, du_stride, dh, dh_stride, dx, dx_stride);
+}
+template <>
+void update_bwd<double>(int64_t rows, int64_t dim, const double* u, int64_t u_stride, const double* h, int64_t h_stride, const double* x,
+                        int64_t x_stride, const double* dy, int64_t dy_stride, double* du, int64_t du_stride, double* dh, int64_t dh_stride,
+                        double* dx, int64_t dx_stride) noexcept {
+  HWY_DYNAMIC_DISPATCH(update_bwd_f64)(rows, dim, u, u_stride, h, h_stride, x, x_stride, dy, dy_stride, du, du_stride, dh, dh_stride, dx, dx_stride);
 }
 
 }  // namespace seqboat::kernels

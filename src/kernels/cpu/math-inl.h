@@ -156,6 +156,14 @@ HWY_INLINE V vector_sigmoid(D d, V x) {
   return hn::IfThenElse(hn::IsNaN(x), x, hn::Div(hn::Set(d, hn::TFromD<D>{1}), divisors[0]));
 }
 
+/// The same for several vectors at once; however many, an element has the same bits.
+template <int kCount, class D, class V>
+HWY_INLINE void vector_sigmoid(D d, const V (&x)[kCount], V (&y)[kCount]) {
+  namespace hn = hwy::HWY_NAMESPACE;
+  math_impl::logistic_divisors(d, x, y);
+  for (int i = 0; i < kCount; ++i) y[i] = hn::IfThenElse(hn::IsNaN(x[i]), x[i], hn::Div(hn::Set(d, hn::TFromD<D>{1}), y[i]));
+}
+
 /// x / (1 + exp(-x)) for several vectors at once; however many, an element has the same bits. NaN for NaN.
 template <int kCount, class D, class V>
 HWY_INLINE void vector_silu(D d, const V (&x)[kCount], V (&y)[kCount]) {

@@ -2,10 +2,9 @@
 
 #include <torch/library.h>
 
-#include <cmath>
-
+#include "ops/cpu/fused_operator.h"
 #include "ops/cpu/layer_view.h"
-#include "ops/layer_arguments.h"
+#include "ops/seqboat_layer_arguments.h"
 
 namespace seqboat::ops {
 namespace {
@@ -14,11 +13,6 @@ using at::Tensor;
 using torch::jit::Stack;
 
 constexpr const char* kName = "seqboat_layer";
-
-void check_shape(const char* name, const Tensor& t, at::IntArrayRef shape, at::ScalarType dtype) {
-  TORCH_CHECK(t.defined() && t.sizes() == shape && t.scalar_type() == dtype, "seqboat::seqboat_layer: ", name, " must be ", shape, " ", dtype,
-              ", got ", t.defined() ? t.sizes() : at::IntArrayRef(), " ", t.defined() ? toString(t.scalar_type()) : "nothing");
-}
 
 void check_unit_arguments(const SeqBoatLayerArguments& a);
 
@@ -34,34 +28,21 @@ void check_arguments(const SeqBoatLayerArguments& a) {
   const int64_t n = a.encoder_decay.size(1), channels = a.causal ? d : 2 * d;
   const std::vector<int64_t> coefficients = is_s4d ? std::vector<int64_t>{channels, n, 2} : std::vector<int64_t>{channels, n};
   check_positions(kName, a.positions, a.cu_seqlens, a.in_weight.defined() && a.position == "simple");
-  check_shape("sequence_ids", a.sequence_ids, {tokens}, at::kLong);
-  if (a.forced.defined()) check_shape("forced", a.forced, {tokens}, at::kByte);
-  check_shape("encoder_decay", a.encoder_decay, coefficients, dtype);
-  check_shape("encoder_weight", a.encoder_weight, coefficients, dtype);
-  check_shape("encoder_skip", a.encoder_skip, {d}, dtype);
+  check_shape(kName, "sequence_ids", a.sequence_ids, {tokens}, at::kLong);
+  if (a.forced.defined()) check_shape(kName, "forced", a.forced, {tokens}, at::kByte);
+  check_shape(kName, "encoder_decay", a.encoder_decay, coefficients, dtype);
+  check_shape(kName, "encoder_weight", a.encoder_weight, coefficients, dtype);
+  check_shape(kName, "encoder_skip", a.encoder_skip, {d}, dtype);
   if (a.router_weight.defined()) {
-    check_shape("router_weight", a.router_weight, {2, d}, dtype);
-    check_shape("router_bias", a.router_bias, {2}, dtype);
-    check_shape("log_temperature", a.log_temperature, {1}, dtype);
+    check_shape(kName, "router_weight", a.router_weight, {2, d}, dtype);
+    check_shape(kName, "router_bias", a.router_bias, {2}, dtype);
+    check_shape(kName, "log_temperature", a.log_temperature, {1}, dtype);
   }
-  check_shape("skip_weight", a.skip_weight, {d, d}, dtype);
-  check_shape("skip_bias", a.skip_bias, {d}, dtype);
-  const bool batch_norm = a.norm == "batchnorm";
-  TORCH_CHECK(batch_norm || a.norm == "layernorm" || a.norm == "scalenorm" || a.norm == "rmsnorm",
-              "seqboat::seqboat_layer: norm must be layernorm, scalenorm, rmsnorm or batchnorm, got '", a.norm, "'");
-  TORCH_CHECK(!batch_norm || a.prenorm,
-              "seqboat::seqboat_layer: batchnorm must come first (prenorm): the statistics of a last one are not known before");
-  if (a.norm_weight.defined()) check_shape("norm_weight", a.norm_weight, {a.norm == "scalenorm" ? 1 : d}, dtype);
-  TORCH_CHECK(!a.norm_bias.defined() || a.norm == "layernorm" || a.norm == "batchnorm", "seqboat::seqboat_layer: ", a.norm, " has no bias");
-  if (a.norm_bias.defined()) check_shape("norm_bias", a.norm_bias, {d}, dtype);
-  if (batch_norm) {
-    check_shape("norm_mean", a.norm_mean, {d}, dtype);
-    check_shape("norm_var", a.norm_var, {d}, dtype);
-  }
+  check_shape(kName, "skip_weight", a.skip_weight, {d, d}, dtype);
+  check_shape(kName, "skip_bias", a.skip_bias, {d}, dtype);
+  check_norm_arguments(kName, a, a.prenorm);
   TORCH_CHECK(a.truncation >= 0, "seqboat::seqboat_layer: truncation must be 0 (none) or positive, got ", a.truncation);
-  TORCH_CHECK(a.dropout >= 0 && a.dropout < 1, "seqboat::seqboat_layer: dropout must lie in [0, 1), got ", a.dropout);
-  TORCH_CHECK(a.random.size() == 5, "seqboat::seqboat_layer: random must hold seed, update, micro-batch, layer and site, got ", a.random.size(),
-              " numbers");
+  check_dropout_arguments(kName, a);
   if (a.in_weight.defined()) {
     check_unit_arguments(a);
     return;
@@ -78,12 +59,12 @@ void check_unit_arguments(const SeqBoatLayerArguments& a) {
               "seqboat::seqboat_layer: qk_gamma must be (2, Z) and out_weight (D, H)");
   const int64_t z = a.qk_gamma.size(1), h = a.out_weight.size(1);
   TORCH_CHECK(z > 0 && h > 0, "seqboat::seqboat_layer: Z and H must be at least 1, got ", z, " and ", h);
-  check_shape("in_weight", a.in_weight, {z + 2 * h, d}, dtype);
-  check_shape("in_bias", a.in_bias, {z + 2 * h}, dtype);
-  check_shape("qk_gamma", a.qk_gamma, {2, z}, dtype);
-  check_shape("qk_beta", a.qk_beta, {2, z}, dtype);
-  check_shape("out_weight", a.out_weight, {d, h}, dtype);
-  check_shape("out_bias", a.out_bias, {d}, dtype);
+  check_shape(kName, "in_weight", a.in_weight, {z + 2 * h, d}, dtype);
+  check_shape(kName, "in_bias", a.in_bias, {z + 2 * h}, dtype);
+  check_shape(kName, "qk_gamma", a.qk_gamma, {2, z}, dtype);
+  check_shape(kName, "qk_beta", a.qk_beta, {2, z}, dtype);
+  check_shape(kName, "out_weight", a.out_weight, {d, h}, dtype);
+  check_shape(kName, "out_bias", a.out_bias, {d}, dtype);
   TORCH_CHECK(a.window != 0, "seqboat::seqboat_layer: window must be positive, or negative for full attention, got 0");
   TORCH_CHECK(a.position == "simple" || a.position == "local" || a.position == "rotary",
               "seqboat::seqboat_layer: position must be simple, local or rotary, got '", a.position, "'");
@@ -97,27 +78,6 @@ void check_unit_arguments(const SeqBoatLayerArguments& a) {
                 "seqboat::seqboat_layer: local positions need a window W and a table of 6W-1 entries, got W = ", a.window, " and ",
                 a.bias_table.size(0));
   }
-}
-
-/// The same arguments, every tensor contiguous.
-SeqBoatLayerArguments contiguous_arguments(SeqBoatLayerArguments a) {
-  for_each_argument(a, [](auto& value) {
-    if constexpr (std::is_same_v<std::decay_t<decltype(value)>, Tensor>) {
-      if (value.defined()) value = value.contiguous();
-    }
-  });
-  return a;
-}
-
-template <class T>
-const T* data(const Tensor& t) {
-  return t.defined() ? t.const_data_ptr<T>() : nullptr;
-}
-
-kernels::RowNorm row_norm_of(const std::string& norm) {
-  if (norm == "scalenorm") return kernels::RowNorm::kScaleNorm;
-  if (norm == "rmsnorm") return kernels::RowNorm::kRmsNorm;
-  return kernels::RowNorm::kLayerNorm;
 }
 
 /// rstd: storage for batch norm's 1 / sqrt(var + eps).
@@ -136,9 +96,6 @@ LayerView<T> make_view(const SeqBoatLayerArguments& a, std::vector<T>* rstd) {
   v.sequence_ids = data<int64_t>(a.sequence_ids);
   v.forced = data<uint8_t>(a.forced);
   v.x = data<T>(a.x);
-  v.norm_weight = data<T>(a.norm_weight);
-  v.norm_bias = data<T>(a.norm_bias);
-  v.norm_mean = data<T>(a.norm_mean);
   v.router_weight = data<T>(a.router_weight);
   v.router_bias = data<T>(a.router_bias);
   v.log_temperature = data<T>(a.log_temperature);
@@ -151,23 +108,15 @@ LayerView<T> make_view(const SeqBoatLayerArguments& a, std::vector<T>* rstd) {
   v.bias_table = data<T>(a.bias_table);
   v.out_weight = data<T>(a.out_weight);
   v.out_bias = data<T>(a.out_bias);
-  v.is_batch_norm = a.norm == "batchnorm";
-  v.row_norm = row_norm_of(a.norm);
-  if (v.is_batch_norm) {
-    for (int64_t j = 0; j < v.dim; ++j) rstd->push_back(static_cast<T>(1.0 / std::sqrt(static_cast<double>(data<T>(a.norm_var)[j]) + a.eps)));
-    v.norm_rstd = rstd->data();
-  }
+  v.norm = make_norm_view<T>(a, rstd);
   v.prenorm = a.prenorm;
-  v.batch_stats = a.batch_stats;
   v.causal = a.causal;
   v.rotary = a.position == "rotary";
   v.has_router = a.router_weight.defined();
   v.selects = v.has_router || a.forced.defined();
-  v.eps = a.eps;
   v.act_bias = a.act_bias;
   v.dropout = a.dropout;
-  v.random = {static_cast<uint64_t>(a.random[0]), static_cast<uint64_t>(a.random[1]), static_cast<uint32_t>(a.random[2]),
-              static_cast<uint32_t>(a.random[3]), static_cast<uint32_t>(a.random[4])};
+  v.random = dropout_key(a.random);
   v.scan = {.kind = a.encoder_decay.dim() == 3 ? ScanKind::kS4d : ScanKind::kEma,
             .batch = v.batch,
             .cu_seqlens = v.cu_seqlens,
@@ -231,8 +180,8 @@ Kept run_forward(const SeqBoatLayerArguments& given, bool keeps_activations) {
   return out;
 }
 
-std::vector<Tensor> run_backward(const Tensor& grad_y, const Tensor& grad_probability, const Tensor& active, const Tensor& kept_tokens,
-                                 const Tensor& kept_active, const SeqBoatLayerArguments& given) {
+c10::List<std::optional<Tensor>> run_backward(const Tensor& grad_y, const Tensor& grad_probability, const Tensor& active, const Tensor& kept_tokens,
+                                              const Tensor& kept_active, const SeqBoatLayerArguments& given) {
   SeqBoatLayerArguments a = contiguous_arguments(given);
   Tensor tokens = kept_tokens.contiguous(), active_tokens = kept_active.contiguous();
   if (tokens.numel() == 0 && a.x.numel() > 0) {  // only the inputs were kept
@@ -243,51 +192,37 @@ std::vector<Tensor> run_backward(const Tensor& grad_y, const Tensor& grad_probab
     active_tokens = kept.active_tokens;
   }
   const Tensor gy = grad_y.contiguous(), gp = grad_probability.defined() ? grad_probability.contiguous() : grad_probability;
-  std::vector<Tensor> grads;
-  std::apply([&](const auto&... parameter) { (grads.push_back(parameter.defined() ? at::empty_like(parameter) : Tensor()), ...); },
-             layer_parameters(a));
+  GradientTensors grads(a);
   SEQBOAT_DISPATCH(a.x, "seqboat::_seqboat_layer_backward", [&] {
     using T = scalar_t;
     std::vector<T> rstd;
     const LayerView<T> v = make_view<T>(a, &rstd);
-    size_t next = 0;
-    const auto take = [&]() -> T* {
-      const Tensor& grad = grads[next++];
-      return grad.defined() ? grad.mutable_data_ptr<T>() : nullptr;
-    };
-    // Braces evaluate in order, which is that of layer_parameters.
+    const auto take = [&] { return grads.next<T>(); };
+    // Braces evaluate in order, which is that of the parameters.
     const LayerGradients<T> out{take(), take(), take(), take(), take(), take(), take(), take(), take(),
                                 take(), take(), take(), take(), take(), take(), take(), take(), take()};
     layer_backward<T>(v, KeptTokens<T>(tokens.mutable_data_ptr<T>(), v.tokens, v.dim), active_tokens.mutable_data_ptr<T>(),
                       v.selects ? active.const_data_ptr<uint8_t>() : nullptr, gy.const_data_ptr<T>(), data<T>(gp), out);
   });
-  return grads;
-}
-
-Tensor pop_tensor(Stack* stack) {
-  const c10::IValue value = torch::jit::pop(*stack);
-  return value.isNone() ? Tensor() : value.toTensor();
+  return grads.tensors();
 }
 
 void layer_cpu(const c10::OperatorHandle&, Stack* stack) {
-  const Kept out = run_forward(pop_arguments(stack), false);
+  const Kept out = run_forward(pop_arguments<SeqBoatLayerArguments>(stack), false);
   torch::jit::push(*stack, out.y, out.active, out.probability);
 }
 
 void layer_forward_cpu(const c10::OperatorHandle&, Stack* stack) {
-  const SeqBoatLayerArguments arguments = pop_arguments(stack);
+  const SeqBoatLayerArguments arguments = pop_arguments<SeqBoatLayerArguments>(stack);
   const Kept out = run_forward(arguments, !arguments.keep_inputs_only);
   torch::jit::push(*stack, out.y, out.active, out.probability, out.tokens, out.active_tokens);
 }
 
 void layer_backward_cpu(const c10::OperatorHandle&, Stack* stack) {
-  const SeqBoatLayerArguments arguments = pop_arguments(stack);
+  const SeqBoatLayerArguments arguments = pop_arguments<SeqBoatLayerArguments>(stack);
   const Tensor kept_active = pop_tensor(stack), kept_tokens = pop_tensor(stack), active = pop_tensor(stack);
   const Tensor grad_probability = pop_tensor(stack), grad_y = pop_tensor(stack);
-  c10::List<std::optional<Tensor>> out;
-  for (const Tensor& grad : run_backward(grad_y, grad_probability, active, kept_tokens, kept_active, arguments))
-    out.push_back(grad.defined() ? std::optional<Tensor>(grad) : std::nullopt);
-  torch::jit::push(*stack, std::move(out));
+  torch::jit::push(*stack, run_backward(grad_y, grad_probability, active, kept_tokens, kept_active, arguments));
 }
 
 }  // namespace

@@ -17,53 +17,6 @@ namespace seqboat::ops {
 namespace {
 
 using kernels::Activation;
-using kernels::RowNorm;
-
-int64_t chunks_of(int64_t rows) {
-  return (rows + kChunkRows - 1) / kChunkRows;
-}
-
-/// Partial sums of several parameters, a row of them a chunk.
-template <class T>
-class PartialSums {
- public:
-  /// parts: size of each parameter and where its gradient goes (nullptr: nowhere).
-  PartialSums(Scratch& scratch, int64_t chunks, std::vector<std::pair<int64_t, T*>> parts) : chunks_(chunks), parts_(std::move(parts)) {
-    for (const auto& [size, to] : parts_) {
-      begins_.push_back(stride_);
-      stride_ += (size + 15) / 16 * 16;
-    }
-    data_ = scratch.take<T>(chunks * stride_);
-  }
-  /// A chunk's sums, set to zero by the thread that is going to fill them.
-  T* begin_chunk(int64_t chunk) {
-    T* row = data_ + chunk * stride_;
-    std::fill(row, row + stride_, T(0));
-    return row;
-  }
-  T* part(T* row, size_t number) const { return row + begins_[number]; }
-
-  void add_up() const {
-    for (size_t i = 0; i < parts_.size(); ++i) {
-      const auto [size, to] = parts_[i];
-      if (to == nullptr || size == 0) continue;
-      const T* from = data_ + begins_[i];
-      parallel_for(size, 4096, [&](int64_t begin, int64_t end) {
-        if (chunks_ > 0) {
-          kernels::column_sum<T>(chunks_, size, stride_, begin, end, from, to);
-        } else {
-          std::fill(to + begin, to + end, T(0));
-        }
-      });
-    }
-  }
-
- private:
-  int64_t chunks_, stride_ = 0;
-  std::vector<std::pair<int64_t, T*>> parts_;
-  std::vector<int64_t> begins_;
-  T* data_;
-};
 
 template <class T>
 struct Buffers {
@@ -83,8 +36,6 @@ void branches_backward(const LayerView<T>& v, const KeptTokens<T>& kept, const K
   Scratch& scratch = Scratch::mine();
   const Scratch::Frame frame(scratch);
   const int64_t d = v.dim, h = v.d_hidden, chunks = chunks_of(v.tokens), workspace_size = gradient_workspace_size(v);
-  const int64_t norm_size = v.prenorm || grad.norm_weight == nullptr ? 0 : v.row_norm == RowNorm::kScaleNorm ? 1 : d;
-  const int64_t norm_bias_size = v.prenorm || grad.norm_bias == nullptr ? 0 : d;
   enum { kSkipWeight, kSkipBias, kRouterWeight, kRouterBias, kOutWeight, kOutBias, kNormWeight, kNormBias };
   PartialSums<T> sums(scratch, chunks,
                       {{d * d, grad.skip_weight},
@@ -93,8 +44,8 @@ void branches_backward(const LayerView<T>& v, const KeptTokens<T>& kept, const K
                        {v.has_router ? 2 : 0, grad.router_bias},
                        {d * h, grad.out_weight},
                        {v.has_unit ? d : 0, grad.out_bias},
-                       {norm_size, grad.norm_weight},
-                       {norm_bias_size, grad.norm_bias}});
+                       {v.prenorm ? 0 : v.norm.weight_size(), v.prenorm ? nullptr : grad.norm_weight},
+                       {v.prenorm ? 0 : v.norm.bias_size(), v.prenorm ? nullptr : grad.norm_bias}});
   std::vector<double> dlog_temperature(static_cast<size_t>(chunks), 0.0);
   using Weight = PackedWeight<T>;
   Weight skip(scratch, v.skip_weight, d, d, Weight::kBackward), out_proj(scratch, v.out_weight, d, h, Weight::kBackward);
@@ -130,9 +81,8 @@ void branches_backward(const LayerView<T>& v, const KeptTokens<T>& kept, const K
         const T* dlast = grad_y + begin * d;
         if (!v.prenorm) {
           kernels::activation_fwd<T>(Activation::kSilu, rows * d, pre, m);
-          kernels::row_norm_bwd<T>(v.row_norm, rows, d, m, v.norm_weight, v.row_norm == RowNorm::kLayerNorm ? kept.mean + begin : nullptr,
-                                   kept.rstd + begin, dlast, dz, norm_size > 0 ? sums.part(partial, kNormWeight) : nullptr,
-                                   norm_bias_size > 0 ? sums.part(partial, kNormBias) : nullptr);
+          v.norm.backward(rows, m, kept.mean + begin, kept.rstd + begin, dlast, dz, sums.part_or_null(partial, kNormWeight),
+                          sums.part_or_null(partial, kNormBias));
           dlast = dz;
           laps.done(Phase::kNorm);
         }
@@ -270,61 +220,6 @@ void unit_backward(const LayerView<T>& v, const KeptActive<T>& unit, const Activ
   sums.add_up();
 }
 
-/// dx += gradient of a first norm, from dy = gradient of its output.
-template <class T>
-void norm_backward(const LayerView<T>& v, const KeptTokens<T>& kept, const T* dy, const LayerGradients<T>& grad) {
-  const PhaseScope phase(Phase::kNorm);
-  Scratch& scratch = Scratch::mine();
-  const Scratch::Frame frame(scratch);
-  const int64_t d = v.dim;
-  const auto add_rows = [&](int64_t begin, int64_t rows, const T* from) {
-    T* dx = grad.x + begin * d;
-    for (int64_t i = 0; i < rows * d; ++i) dx[i] += from[i];
-  };
-  if (v.is_batch_norm) {
-    double* sum_xhat = scratch.take<double>(d);
-    double* sum = scratch.take<double>(d);
-    T* dnorm = scratch.take<T>(v.tokens * d);
-    parallel_for(d, 16, [&](int64_t begin, int64_t end) {
-      kernels::batch_norm_bwd_sums<T>(v.tokens, d, begin, end, v.x, v.norm_mean, v.norm_rstd, dy, sum_xhat, sum);
-    });
-    parallel_for(v.tokens, kBlockRows, [&](int64_t begin, int64_t end) {
-      for (int64_t row = begin; row < end; row += kBlockRows) {
-        const int64_t stop = std::min(row + kBlockRows, end);
-        kernels::batch_norm_bwd_input<T>(v.tokens, row, stop, d, v.batch_stats, v.x, v.norm_mean, v.norm_rstd, v.norm_weight, sum_xhat, sum, dy,
-                                         dnorm);
-        add_rows(row, stop - row, dnorm + row * d);
-      }
-    });
-    for (int64_t j = 0; j < d; ++j) {
-      if (grad.norm_weight != nullptr) grad.norm_weight[j] = static_cast<T>(sum_xhat[j]);
-      if (grad.norm_bias != nullptr) grad.norm_bias[j] = static_cast<T>(sum[j]);
-    }
-    return;
-  }
-  const int64_t chunks = chunks_of(v.tokens);
-  PartialSums<T> sums(scratch, chunks,
-                      {{grad.norm_weight == nullptr         ? 0
-                        : v.row_norm == RowNorm::kScaleNorm ? 1
-                                                            : d,
-                        grad.norm_weight},
-                       {grad.norm_bias == nullptr ? 0 : d, grad.norm_bias}});
-  parallel_tasks(chunks, [&](int64_t chunk) {
-    T* partial = sums.begin_chunk(chunk);
-    LocalBuffers<T> local(kBlockRows * d, 1);
-    T* dnorm = local.take(kBlockRows * d);
-    const int64_t chunk_end = std::min((chunk + 1) * kChunkRows, v.tokens);
-    for (int64_t begin = chunk * kChunkRows; begin < chunk_end; begin += kBlockRows) {
-      const int64_t rows = std::min(kBlockRows, chunk_end - begin);
-      kernels::row_norm_bwd<T>(v.row_norm, rows, d, v.x + begin * d, v.norm_weight, v.row_norm == RowNorm::kLayerNorm ? kept.mean + begin : nullptr,
-                               kept.rstd + begin, dy + begin * d, dnorm, grad.norm_weight != nullptr ? sums.part(partial, 0) : nullptr,
-                               grad.norm_bias != nullptr ? sums.part(partial, 1) : nullptr);
-      add_rows(begin, rows, dnorm);
-    }
-  });
-  sums.add_up();
-}
-
 }  // namespace
 
 template <class T>
@@ -366,7 +261,7 @@ void layer_backward(const LayerView<T>& v, const KeptTokens<T>& kept, T* kept_ac
   T* dinput = grad.x;
   if (v.prenorm) {
     T* normed = scratch.take<T>(v.tokens * d);
-    norm_pass(v, v.x, normed, kept.mean, kept.rstd);
+    norm_pass(v.norm, v.tokens, v.x, normed, scratch.take<T>(v.tokens), scratch.take<T>(v.tokens));
     input = normed;
     dinput = scratch.take<T>(v.tokens * d);
   }
@@ -380,7 +275,7 @@ void layer_backward(const LayerView<T>& v, const KeptTokens<T>& kept, T* kept_ac
                       .skip = grad.encoder_skip,
                       .partial = scratch.take<T>(scan_partial_size(v.scan))});
   }
-  if (v.prenorm) norm_backward(v, kept, dinput, grad);
+  if (v.prenorm) norm_backward<T>(v.norm, v.tokens, v.x, kept.mean, kept.rstd, dinput, grad.x, grad.norm_weight, grad.norm_bias);
 }
 
 template void layer_backward<float>(const LayerView<float>&, const KeptTokens<float>&, float*, const uint8_t*, const float*, const float*,

@@ -10,28 +10,8 @@
 #include "seqboat/kernels/router.h"
 
 namespace seqboat::ops {
-namespace {
 
 using kernels::Activation;
-
-int64_t blocks_of(int64_t rows) {
-  return (rows + kBlockRows - 1) / kBlockRows;
-}
-
-}  // namespace
-
-template <class T>
-void norm_pass(const LayerView<T>& v, const T* x, T* y, T* mean, T* rstd) {
-  const PhaseScope phase(Phase::kNorm);
-  parallel_for(v.tokens, kBlockRows, [&](int64_t begin, int64_t end) {
-    if (v.is_batch_norm) {
-      kernels::batch_norm_apply<T>(begin, end, v.dim, x, v.norm_mean, v.norm_rstd, v.norm_weight, v.norm_bias, y);
-    } else {
-      kernels::row_norm_fwd<T>(v.row_norm, end - begin, v.dim, static_cast<T>(v.eps), x + begin * v.dim, v.norm_weight, v.norm_bias,
-                               y + begin * v.dim, v.row_norm == kernels::RowNorm::kLayerNorm ? mean + begin : nullptr, rstd + begin);
-    }
-  });
-}
 
 template <class T>
 void state_rows(const LayerView<T>& v, int64_t begin, int64_t rows, const T* ema_out, T* m) {
@@ -106,7 +86,7 @@ void layer_forward(const LayerView<T>& v, const KeptTokens<T>& kept, const std::
     const Scratch::Frame inner(scratch);
     if (v.prenorm) {
       T* normed = scratch.take<T>(v.tokens * d);
-      norm_pass(v, v.x, normed, kept.mean, kept.rstd);
+      norm_pass(v.norm, v.tokens, v.x, normed, kept.mean, kept.rstd);
       input = normed;
     }
     const PhaseScope phase(Phase::kEma);
@@ -211,15 +191,13 @@ void layer_forward(const LayerView<T>& v, const KeptTokens<T>& kept, const std::
     }
     laps.done(Phase::kExtract);
     if (!v.prenorm) {
-      kernels::row_norm_fwd<T>(v.row_norm, rows, d, static_cast<T>(v.eps), y, v.norm_weight, v.norm_bias, y,
-                               v.row_norm == kernels::RowNorm::kLayerNorm ? kept.mean + begin : nullptr, kept.rstd + begin);
+      v.norm.forward(rows, y, y, kept.mean + begin, kept.rstd + begin);
       laps.done(Phase::kNorm);
     }
   });
 }
 
 #define SEQBOAT_LAYER_FORWARD(T)                                                                                              \
-  template void norm_pass<T>(const LayerView<T>&, const T*, T*, T*, T*);                                                      \
   template void state_rows<T>(const LayerView<T>&, int64_t, int64_t, const T*, T*);                                           \
   template ActiveIndex make_index<T>(const LayerView<T>&, const uint8_t*, Scratch&);                                          \
   template void unit_rows<T>(const LayerView<T>&, const ActiveIndex&, int64_t, int64_t, const T*, const UnitActivations<T>&); \

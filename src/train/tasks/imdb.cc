@@ -5,6 +5,7 @@
 
 #include "seqboat/base/error.h"
 #include "seqboat/data/listops_cache.h"
+#include "seqboat/data/token_classes.h"
 #include "train/tasks/classification.h"
 #include "train/tasks/tasks.h"
 
@@ -49,6 +50,11 @@ class ImdbTask : public ClassificationTask {
   }
 
   const TaskData& split(Split split) const override { return splits_.at(split); }
+
+  std::vector<trace::Grouping> token_groupings() const override { return {{"class", data::byte_class_labels()}}; }
+  std::vector<std::vector<uint8_t>> group_tokens(const nn::PackedSequences& sequences) const override {
+    return {labels_of(sequences.tokens, data::byte_class)};
+  }
 
  private:
   /// One file cannot be two splits.

@@ -180,6 +180,7 @@ INSTANTIATE_TEST_SUITE_P(
                       Kind{"Mega", [](config::ModelConfig& c) { c.layer = "mega", c.dropout = 0.1; }},
                       Kind{"MegaRotary", [](config::ModelConfig& c) { c.layer = "mega", c.position = "rotary", c.prenorm = true; }},
                       Kind{"MegaChunk", [](config::ModelConfig& c) { c.layer = "mega-chunk", c.attention = "laplace"; }},
+                      Kind{"MegaOnS4d", [](config::ModelConfig& c) { c.layer = "mega-chunk", c.encoder = "s4d"; }},
                       Kind{"Attention", [](config::ModelConfig& c) { c.layer = "attention", c.n_heads = 2, c.dropout = 0.1; }},
                       Kind{"FullAttention", [](config::ModelConfig& c) { c.layer = "attention", c.window_size = 0; }}),
     [](const auto& of) { return std::string(of.param.name); });

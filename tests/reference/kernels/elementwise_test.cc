@@ -142,6 +142,29 @@ TYPED_TEST(Elementwise, ActivationsHaveTheSameBitsEverywhereAndInPlace) {
   });
 }
 
+TYPED_TEST(Elementwise, ActivationsOfRowsThatLieApart) {
+  using T = TypeParam;
+  const int64_t rows = 3, gap = 2;
+  on_every_target([&] {
+    for (Activation f : kActivations) {
+      SCOPED_TRACE("activation " + std::to_string(static_cast<int>(f)));
+      for (int64_t n : awkward_sizes()) {
+        const int64_t stride = n + gap;
+        const Guarded<T> x = random_numbers<T>(rows * stride, 5), dy = random_numbers<T>(rows * n, 6);
+        Guarded<T> y(rows * n), dx = x, want_y(rows * n), want_dx = x;
+        for (int64_t i = 0; i < rows; ++i) {
+          activation_fwd(f, n, x.data() + i * stride, want_y.data() + i * n);
+          activation_bwd(f, n, x.data() + i * stride, dy.data() + i * n, want_dx.data() + i * stride);
+        }
+        activation_rows_fwd(f, rows, n, x.data(), stride, y.data(), n);
+        activation_rows_bwd(f, rows, n, x.data(), stride, dy.data(), n, dx.data(), stride);
+        EXPECT_TRUE(same_bits(y.data(), want_y.data(), rows * n) && y.intact());
+        EXPECT_TRUE(same_bits(dx.data(), want_dx.data(), rows * stride) && dx.intact());
+      }
+    }
+  });
+}
+
 // (f(x + h) - f(x - h)) / 2h: off by h^2 f'''/6 (f''' of the laplace one below 50) and by rounding of f over h.
 TEST(ElementwiseGradient, IsTheSlopeOfTheForward) {
   const double h = 1e-5;

@@ -248,5 +248,51 @@ TYPED_TEST(GatedRows, ScatterAddRows) {
   });
 }
 
+TYPED_TEST(GatedRows, AddRows) {
+  using T = TypeParam;
+  on_all_shapes([&](int64_t dim, int64_t gap) {
+    const Rows<T> x(kRows, dim, gap, 1);
+    Rows<T> y(kRows, dim, gap + 1, 2), want = y;
+    for (int64_t i = 0; i < kRows; ++i) {
+      for (int64_t j = 0; j < dim; ++j) want.at(i, j) += x.at(i, j);
+    }
+    add_rows(kRows, dim, x.data(), x.stride, y.data(), y.stride);
+    EXPECT_TRUE(y.equals(want) && y.intact());
+  });
+}
+
+TYPED_TEST(GatedRows, Update) {
+  using T = TypeParam;
+  on_all_shapes([&](int64_t dim, int64_t gap) {
+    const Rows<T> u(kRows, dim, gap, 1), h(kRows, dim, gap + 1, 2), x(kRows, dim, gap + 2, 3), dy(kRows, dim, gap, 4);
+    Rows<T> y(kRows, dim, gap), du(kRows, dim, gap), dh(kRows, dim, gap + 1), dx(kRows, dim, gap);
+    Rows<T> want_y = y, want_du = du, want_dh = dh, want_dx = dx;
+    std::vector<T> gate(dim);
+    for (int64_t i = 0; i < kRows; ++i) {
+      activation_fwd(Activation::kSigmoid, dim, &u.at(i, 0), gate.data());
+      for (int64_t j = 0; j < dim; ++j) {
+        const T s = gate[j], g = dy.at(i, j), change = h.at(i, j) - x.at(i, j);
+        want_y.at(i, j) = x.at(i, j) + s * change;
+        want_dh.at(i, j) = g * s;
+        want_dx.at(i, j) = g - g * s;
+        want_du.at(i, j) = (g * change) * (s * (T{1} - s));
+      }
+    }
+    update_fwd(kRows, dim, u.data(), u.stride, h.data(), h.stride, x.data(), x.stride, y.data(), y.stride);
+    EXPECT_TRUE(y.equals(want_y) && y.intact());
+    update_bwd(kRows, dim, u.data(), u.stride, h.data(), h.stride, x.data(), x.stride, dy.data(), dy.stride, du.data(), du.stride, dh.data(),
+               dh.stride, dx.data(), dx.stride);
+    EXPECT_TRUE(du.equals(want_du) && dh.equals(want_dh) && dx.equals(want_dx));
+    EXPECT_TRUE(du.intact() && dh.intact() && dx.intact());
+
+    Rows<T> over_u = u, over_h = h, over_x = x, over_dy = dy;
+    update_fwd(kRows, dim, u.data(), u.stride, h.data(), h.stride, over_x.data(), x.stride, over_x.data(), x.stride);
+    EXPECT_TRUE(over_x.equals(want_y));
+    update_bwd(kRows, dim, over_u.data(), u.stride, over_h.data(), h.stride, x.data(), x.stride, over_dy.data(), dy.stride, over_u.data(), u.stride,
+               over_h.data(), h.stride, over_dy.data(), dy.stride);
+    EXPECT_TRUE(over_u.equals(want_du) && over_h.equals(want_dh) && over_dy.equals(want_dx));
+  });
+}
+
 }  // namespace
 }  // namespace seqboat::kernels

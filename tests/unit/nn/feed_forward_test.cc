@@ -61,7 +61,7 @@ TEST(FeedForward, InitialWeights) {
 
 TEST(FeedForward, Misuse) {
   auto block = make_block(false, 0);
-  EXPECT_C10_ERROR(block->forward(torch::randn({4, 5}), nn::PackedLayout::make(offsets({4}), {}), {}, 0), "weight must be (out, 5)");
+  EXPECT_C10_ERROR(block->forward(torch::randn({4, 5}), nn::PackedLayout::make(offsets({4}), {}), {}, 0), "in_weight must be [40, 5]");
 }
 
 }  // namespace
