@@ -130,6 +130,28 @@ void scatter_add(benchmark::State& state) {
 }
 BENCHMARK(scatter_add)->Apply(sizes);
 
+void update_forward(benchmark::State& state) {
+  Block b(state);
+  for (auto _ : state) {
+    update_fwd(b.rows, b.dim, b.a.data(), b.dim, b.b.data(), b.dim, b.c.data(), b.dim, b.y.data(), b.dim);
+    benchmark::ClobberMemory();
+  }
+  b.items(state);
+}
+BENCHMARK(update_forward)->Apply(sizes);
+
+void update_backward(benchmark::State& state) {
+  Block b(state);
+  std::vector<float> dx(b.y);
+  for (auto _ : state) {
+    update_bwd(b.rows, b.dim, b.a.data(), b.dim, b.b.data(), b.dim, b.c.data(), b.dim, b.c.data(), b.dim, b.y.data(), b.dim, b.z.data(), b.dim,
+               dx.data(), b.dim);
+    benchmark::ClobberMemory();
+  }
+  b.items(state);
+}
+BENCHMARK(update_backward)->Apply(sizes);
+
 }  // namespace
 }  // namespace seqboat::kernels
 

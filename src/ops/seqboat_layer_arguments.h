@@ -12,13 +12,10 @@ struct FusedArguments<SeqBoatLayerArguments> {
   static constexpr const char* kName = "seqboat_layer";
   static constexpr const char* kSchema =
       "Tensor x, Tensor cu_seqlens, Tensor positions, Tensor sequence_ids, Tensor? forced, Tensor? norm_weight, Tensor? norm_bias, Tensor? "
-      "norm_mean, "
-      "Tensor? norm_var, Tensor encoder_decay, Tensor encoder_weight, Tensor encoder_skip, Tensor? router_weight, Tensor? router_bias, Tensor? "
-      "log_temperature, "
-      "Tensor skip_weight, Tensor skip_bias, Tensor? in_weight, Tensor? in_bias, Tensor? qk_gamma, Tensor? qk_beta, Tensor? bias_table, "
-      "Tensor? out_weight, Tensor? out_bias, str norm, bool prenorm, bool batch_stats, float eps, bool causal, int truncation, int window, str "
-      "position, str function, "
-      "float act_bias, float dropout, int[] random, bool keep_inputs_only";
+      "norm_mean, Tensor? norm_var, Tensor encoder_decay, Tensor encoder_weight, Tensor encoder_skip, Tensor? router_weight, Tensor? router_bias, "
+      "Tensor? log_temperature, Tensor skip_weight, Tensor skip_bias, Tensor? in_weight, Tensor? in_bias, Tensor? qk_gamma, Tensor? qk_beta, "
+      "Tensor? bias_table, Tensor? out_weight, Tensor? out_bias, str norm, bool prenorm, bool batch_stats, float eps, bool causal, int "
+      "truncation, int window, str position, str function, float act_bias, float dropout, int[] random, bool keep_inputs_only";
 
   template <class Arguments, class F>
   static void for_each(Arguments& a, const F& f) {

@@ -120,11 +120,11 @@ def samples(dtype):
         yield "_seqboat_layer_backward", (r(TOKENS, DIM), r(TOKENS) if len(probability) else None, active, *kept, *arguments)
     fused = [("mega_layer", mega_arguments(r, rates, *options)) for options in (
         ("layernorm", False, False, 3, "softmax", "silu", 0.0, False), ("scalenorm", True, True, -1, "laplace", "gelu", 0.2, True),
-        ("rmsnorm", True, True, 2, "relu2", "silu", 0.1, False), ("batchnorm", True, False, 4, "softmax", "silu", 0.0, False))]
+        ("batchnorm", True, False, 4, "relu2", "silu", 0.1, False))]
     fused += [("feed_forward", feed_forward_arguments(r, rates, *options)) for options in (
-        ("layernorm", False, 0.0, False), ("scalenorm", True, 0.2, True), ("rmsnorm", False, 0.1, False), ("batchnorm", True, 0.0, False))]
+        ("layernorm", False, 0.1, False), ("batchnorm", True, 0.0, True))]
     fused += [("transformer_layer", transformer_arguments(r, rates, *options)) for options in (
-        ("layernorm", 2, -1, False, 0.0, False), ("scalenorm", 1, 3, True, 0.2, True), ("batchnorm", 2, 2, False, 0.1, False))]
+        ("scalenorm", 1, 3, True, 0.2, True), ("batchnorm", 2, -1, False, 0.1, False))]
     for name, arguments in fused:
         yield name, arguments
         yield f"_{name}_forward", arguments
