@@ -89,6 +89,19 @@ inline int64_t step_workspace_size(const RingAttention& attention) {
   return scores_size(attention) + round_up(attention.ring.capacity / kBlock + 1, kPadding);
 }
 
+// Original times of the keys that a block of queries sees, in a row; in floats.
+inline int64_t times_size(const RingAttention& attention) {
+  return attention.bias == PositionBias::kOriginalDistance ? 2 * (attention.ring.capacity + kBlock) : 0;
+}
+inline int64_t block_workspace_size(const RingAttention& attention) {
+  const int64_t d_attn = attention.ring.d_attn, wide = attention.ring.type == RingType::kBf16 ? kBlock : 0;
+  const int64_t pieces[] = {d_attn * kBlock, window_attention_impl::kScoreSize, window_attention_impl::kPanelSize<float>,
+                            4 * kBlock,      wide * (d_attn + kValueTile),      times_size(attention)};
+  int64_t size = 0;
+  for (const int64_t piece : pieces) size += window_attention_impl::Arena<float>::rounded(piece);
+  return std::max(size, scores_size(attention) + step_workspace_size(attention));
+}
+
 struct ScoresArgs {
   const RingAttention* attention;
   int64_t number, item_begin, item_end;
@@ -336,17 +349,147 @@ void sum_columns(const SumArgs& args) {
   }
 }
 
+/// dst[o][v] (+)= sum_z keys[z][o] packed[z][v] for kTileRows keys o and kVectors vectors v of queries. Keys past the last one repeat it and are not
+/// stored.
+template <int kVectors>
+HWY_INLINE void dots_tile_of_keys(int64_t rows, int64_t depth, bool add, const float* HWY_RESTRICT keys, const float* HWY_RESTRICT packed,
+                                  float* HWY_RESTRICT dst) {
+  const D d;
+  const int64_t lanes = static_cast<int64_t>(hn::Lanes(d));
+  V sum[kTileRows][kVectors];
+  int64_t at[kTileRows];
+  for (int64_t r = 0; r < kTileRows; ++r) {
+    at[r] = std::min(r, rows - 1);
+    for (int v = 0; v < kVectors; ++v) sum[r][v] = add ? hn::Load(d, dst + at[r] * kBlock + v * lanes) : hn::Zero(d);
+  }
+  const auto multiply = [&](const auto& place) HWY_ATTR {
+    for (int64_t z = 0; z < depth; ++z) {
+      V own[kVectors];
+      for (int v = 0; v < kVectors; ++v) own[v] = hn::Load(d, packed + z * kBlock + v * lanes);
+      for (int64_t r = 0; r < kTileRows; ++r) {
+        const V x = hn::Set(d, keys[z * kBlock + place(r)]);
+        for (int v = 0; v < kVectors; ++v) sum[r][v] = hn::MulAdd(x, own[v], sum[r][v]);
+      }
+    }
+  };
+  if (rows == kTileRows) {
+    multiply([](int64_t r) HWY_ATTR { return r; });
+  } else {
+    multiply([&](int64_t r) HWY_ATTR { return at[r]; });
+  }
+  for (int64_t r = 0; r < kTileRows; ++r) {
+    if (r >= rows) break;
+    for (int v = 0; v < kVectors; ++v) hn::Store(sum[r][v], d, dst + r * kBlock + v * lanes);
+  }
+}
+
+/// dots() of window_attention-inl.h for keys that lie transposed, (Z, 64).
+void dots_of_keys(const BlockPair& pair, const Ranges& by_other, int64_t depth, const float* HWY_RESTRICT keys, const float* HWY_RESTRICT packed,
+                  float* HWY_RESTRICT dst) {
+  const int64_t lanes = static_cast<int64_t>(hn::Lanes(D()));
+  for (int64_t z = 0; z < depth; z += kDepthChunk) {
+    const int64_t chunk = std::min(kDepthChunk, depth - z);
+    for (int64_t o = pair.other_begin; o < pair.other_end; o += kTileRows) {
+      const int64_t rows = std::min(kTileRows, pair.other_end - o);
+      const int64_t vector_end = (by_other.end[o + rows - 1] + lanes - 1) / lanes;
+      for (int64_t v = by_other.begin[o] / lanes; v < vector_end; v += kTileVectors) {
+        const float* HWY_RESTRICT from = keys + z * kBlock + o;
+        const float* HWY_RESTRICT own = packed + z * kBlock + v * lanes;
+        float* HWY_RESTRICT to = dst + o * kBlock + v * lanes;
+        const int64_t left = vector_end - v;
+        if (left == 1) {
+          dots_tile_of_keys<1>(rows, chunk, z > 0, from, own, to);
+        } else if (kTileVectors == 2 || left == 2) {
+          dots_tile_of_keys<2>(rows, chunk, z > 0, from, own, to);
+        } else if (left == 3) {
+          dots_tile_of_keys<3>(rows, chunk, z > 0, from, own, to);
+        } else {
+          dots_tile_of_keys<kTileVectors>(rows, chunk, z > 0, from, own, to);
+        }
+      }
+    }
+  }
+}
+
 template <class E>
-void attend(const BlockArgs& args) {
+void attend_one(const BlockArgs& args) {
   const RingAttention& attention = *args.attention;
   float* scores = args.workspace;
-  for (int64_t i = 0; i < args.count; ++i) {
-    const int64_t number = args.first + i;
-    scores_by_function<E>(
-        {&attention, number, 0, Span(attention, number).items(), args.q + i * args.q_stride, args.ring, args.positions, args.bias_table, scores});
-    sum_columns<E>(
-        {&attention, number, 0, attention.ring.d_hidden, scores, args.ring, args.out + i * args.out_stride, args.workspace + scores_size(attention)});
+  scores_by_function<E>({&attention, args.first, 0, Span(attention, args.first).items(), args.q, args.ring, args.positions, args.bias_table, scores});
+  sum_columns<E>({&attention, args.first, 0, attention.ring.d_hidden, scores, args.ring, args.out, args.workspace + scores_size(attention)});
+}
+
+// The block of queries is one item of window_attention.cc's forward pass, of a sequence that begins with the first block of keys that it sees: only
+// differences of numbers matter there, but for the scale, which takes the true one.
+template <class E>
+void attend(const BlockArgs& args) {
+  if (args.count <= 0) return;
+  if (args.count == 1) return attend_one<E>(args);
+  const RingAttention& attention = *args.attention;
+  const WindowAttentionShape shape = shape_of(attention);
+  const Ring<const E> ring{attention.ring, static_cast<const E*>(args.ring)};
+  const int64_t d_attn = shape.d_attn, d_hidden = shape.d_hidden, capacity = attention.ring.capacity;
+  const bool softmax = shape.function == AttentionFunction::kSoftmax;
+  const D d;
+  Arena<float> arena(args.workspace);
+  float* packed_q = arena.take(d_attn * kBlock);
+  float* scores = arena.take(kScoreSize);
+  float* panel = arena.take(kPanelSize<float>);
+  float* scales = arena.take(kBlock);
+  float* maxima = arena.take(kBlock);
+  float* sums = arena.take(kBlock);
+  float* shrink = arena.take(kBlock);
+  float* wide_keys = arena.take(attention.ring.type == RingType::kBf16 ? d_attn * kBlock : 0);
+  float* wide_values = arena.take(attention.ring.type == RingType::kBf16 ? kBlock * kValueTile : 0);
+  int64_t* times = reinterpret_cast<int64_t*>(arena.take(times_size(attention)));
+
+  const int64_t origin = Span(attention, args.first).origin, own = args.first - origin, keys_end = own + args.count;
+  const Visible sees = visible_keys(shape, keys_end);
+  BlockPair pair{sees, sees.inverse(), own, args.count, 0};
+  BiasBlock<float, Side::kQueries> bias(shape, args.bias_table);
+  if (bias.kind() == PositionBias::kOriginalDistance) {
+    for (int64_t i = 0; i < keys_end;) {
+      const int64_t row = (origin + i) % capacity, rows = std::min(capacity - row, keys_end - i);
+      std::copy_n(args.positions + row, rows, times + i);
+      i += rows;
+    }
   }
+  pack_transposed(d, args.count, d_attn, args.q, args.q_stride, packed_q);
+  query_scales(shape, 0, args.first, scales);
+  bias.set_own(pair, times, 0);
+  std::fill(maxima, maxima + kBlock, -std::numeric_limits<float>::infinity());
+  std::fill(sums, sums + kBlock, 0.0f);
+  Ranges by_own, by_other;
+  Prefetcher prefetcher(0);
+  for (int64_t block = pair.first_block(); block <= pair.last_block(); ++block) {
+    pair.move_to(block);
+    by_own.set_own(pair);
+    by_other.set_other(pair);
+    const int64_t key = origin + pair.other;
+    const float* keys = wide_keys;
+    if constexpr (sizeof(E) == sizeof(float)) {
+      keys = ring.keys(key);
+    } else {
+      widen(d, ring.keys(key), d_attn * kBlock, wide_keys);
+    }
+    dots_of_keys(pair, by_other, d_attn, keys, packed_q, scores);
+    bias.set_other(pair);
+    weigh_by(shape.function, pair, bias, scales, scores, maxima, sums, shrink);
+    for (int64_t tile = 0; tile < d_hidden; tile += kValueTile) {
+      const int64_t width = tile_width(attention.ring, tile);
+      const float* values = wide_values;
+      if constexpr (sizeof(E) == sizeof(float)) {
+        values = ring.values(key, tile);
+      } else {
+        const int64_t begin = pair.other_begin * width;
+        widen(d, ring.values(key, tile) + begin, pair.other_end * width - begin, wide_values + begin);
+      }
+      accumulate<false>(d, by_own, pair.other_begin, pair.other_end, scores, std::min(kValueTile, d_hidden - tile), values, width,
+                        block == pair.first_block(), softmax ? shrink : nullptr, args.out + tile, args.out_stride, panel, prefetcher);
+    }
+  }
+  if (!softmax) return;
+  for (int64_t r = 0; r < args.count; ++r) scale_row(d, d_hidden, 1.0f / sums[r], args.out + r * args.out_stride);
 }
 
 void scores_f32(const ScoresArgs& args) {
@@ -467,7 +610,7 @@ void key_ring_step_sum(const RingAttention& attention, int64_t number, int64_t c
 }
 
 size_t key_ring_attention_workspace_size(const RingAttention& attention) noexcept {
-  return key_ring_step_scores_size(attention) + key_ring_step_workspace_size(attention);
+  return static_cast<size_t>(key_ring_impl::block_workspace_size(attention));
 }
 
 void key_ring_attention(const RingAttention& attention, int64_t first, int64_t count, const float* q, int64_t q_stride, const void* ring,
