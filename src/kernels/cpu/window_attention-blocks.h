@@ -1,6 +1,7 @@
 #pragma once
 
 #include <algorithm>
+#include <cmath>
 #include <cstdint>
 
 #include "seqboat/kernels/window_attention.h"
@@ -111,4 +112,61 @@ class Prefetcher {
   int lines_, regions_ = 0, next_ = 0;
 };
 
+namespace window_attention_impl {
+
+// mu and sigma sqrt(2) of the laplace function, as published.
+constexpr double kLaplaceMean = 0.707107;
+constexpr double kLaplaceScale = 0.282095 * 1.4142135623730950488;
+
+// Elements of a tile copied by accumulate(): kBlock rows of at most four vectors of 64 bytes.
+template <class T>
+constexpr int64_t kPanelSize = kBlock * 4 * static_cast<int64_t>(64 / sizeof(T));
+
+// Block of scores, and one row more: tiles read (never use) a few weights past the last row.
+constexpr int64_t kScoreSize = kBlock * kBlock + kBlock;
+
+// What a query of this sequence sees among its keys.
+inline Visible visible_keys(const WindowAttentionShape& shape, int64_t count) {
+  const int64_t window = shape.window < 0 ? count : std::min(shape.window, count);
+  return {count, window, shape.causal ? 0 : window};
+}
+
+// Hands out 64-byte aligned pieces of the caller's workspace.
+template <class T>
+class Arena {
+ public:
+  explicit Arena(T* memory) : memory_(memory) {}
+  T* take(int64_t count) {
+    T* piece = memory_;
+    memory_ += rounded(count);
+    return piece;
+  }
+  static int64_t rounded(int64_t count) {
+    constexpr int64_t kLine = 64 / sizeof(T);
+    return (count + kLine - 1) / kLine * kLine;
+  }
+
+ private:
+  T* memory_;
+};
+
+inline int64_t table_size(const WindowAttentionShape& shape) {
+  return shape.bias == PositionBias::kNone || shape.max_positions < 1 ? 0 : 2 * shape.max_positions - 1;
+}
+
+// The divisor of relu2 and laplace that all queries share, 0 where each has its own.
+inline double common_scale(const WindowAttentionShape& shape, int64_t count) {
+  if (shape.function == AttentionFunction::kSoftmax) return 1.0 / std::sqrt(static_cast<double>(shape.d_attn));
+  if (shape.window >= 0) return 1.0 / (static_cast<double>(std::max<int64_t>(shape.window, 1)) * (shape.causal ? 1 : 2));
+  return shape.causal ? 0.0 : 1.0 / static_cast<double>(count);
+}
+
+// scales[r] of the queries first, first + 1, ..., a whole block.
+template <class T>
+void query_scales(const WindowAttentionShape& shape, int64_t count, int64_t first, T* scales) {
+  const double common = common_scale(shape, count);
+  for (int64_t r = 0; r < kBlock; ++r) scales[r] = static_cast<T>(common != 0 ? common : 1.0 / static_cast<double>(first + r + 1));
+}
+
+}  // namespace window_attention_impl
 }  // namespace seqboat::kernels

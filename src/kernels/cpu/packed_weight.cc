@@ -1,0 +1,378 @@
+// Product with a packed weight of float32, bf16 or int8.
+//
+//   few rows    for each panel of 64 columns, block of 256 products, few rows (tile): the weight streams from memory once and is widened in registers
+//   many rows   for each 128 rows, block of 256 products, panel: what is not float32 is widened into a buffer once for all their tiles
+//
+// The order of an element's sum is that of gemm.cc: it can be cut and tiled at will.
+
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "kernels/cpu/packed_weight.cc"
+#include "hwy/foreach_target.h"
+// foreach_target.h comes first.
+#include <algorithm>
+#include <cmath>
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+#include <limits>
+#include <utility>
+
+#include "hwy/cache_control.h"
+#include "hwy/highway.h"
+#include "kernels/cpu/simd_partial-inl.h"
+#include "kernels/cpu/widen-inl.h"
+#include "seqboat/kernels/packed_weight.h"
+
+#ifndef SEQBOAT_KERNELS_CPU_PACKED_WEIGHT_ONCE_
+#define SEQBOAT_KERNELS_CPU_PACKED_WEIGHT_ONCE_
+namespace seqboat::kernels {
+namespace {
+
+constexpr int64_t kBlockDepth = 256;  // gemm.cc's: part of a result's bits
+constexpr int64_t kBlockRows = 128;
+constexpr int64_t kPadding = 16;  // columns of the last panel come in so many, whole vectors on every target
+constexpr int kTileRows = 6;
+// From so many rows on a weight is widened once a block of rows instead of once a tile.
+constexpr int64_t kWidenRows = 3 * kTileRows;
+
+struct MultiplyArgs {
+  PackedWeightShape shape;
+  int64_t col_begin, col_end, m;
+  const float* x;
+  int64_t ldx;
+  const void* packed;
+  const float* scales;  // of int8
+  const float* bias;
+  float* y;
+  int64_t ldy;
+};
+
+inline int64_t ceil_div(int64_t value, int64_t by) {
+  return (value + by - 1) / by;
+}
+inline int64_t round_up(int64_t value, int64_t multiple) {
+  return ceil_div(value, multiple) * multiple;
+}
+inline int64_t element_bytes(WeightType type) {
+  return type == WeightType::kFloat32 ? 4 : type == WeightType::kBf16 ? 2 : 1;
+}
+// Columns that the panel beginning at `col` has in memory.
+inline int64_t panel_width(int64_t n, int64_t col) {
+  return std::min(kWeightPanel, round_up(n - col, kPadding));
+}
+inline size_t scales_offset(const PackedWeightShape& shape) {
+  return static_cast<size_t>(round_up(shape.k * round_up(shape.n, kPadding) * element_bytes(shape.type), 64));
+}
+
+}  // namespace
+}  // namespace seqboat::kernels
+#endif  // SEQBOAT_KERNELS_CPU_PACKED_WEIGHT_ONCE_
+
+HWY_BEFORE_NAMESPACE();
+namespace seqboat::kernels {
+namespace HWY_NAMESPACE {
+namespace {
+namespace hn = hwy::HWY_NAMESPACE;
+
+// At most 16 lanes, so that a panel is whole vectors.
+using D = hn::CappedTag<float, kPadding>;
+using V = hn::Vec<D>;
+
+// Vectors of a tile, and of a tile of one row: that must be wide enough for its chains not to wait for themselves.
+#if HWY_TARGET <= HWY_AVX3 || HWY_TARGET == HWY_NEON
+constexpr int kTileVectors = 4;
+constexpr int kRowVectors = 4;
+#else
+constexpr int kTileVectors = 2;
+constexpr int kRowVectors = 8;
+#endif
+
+template <class W>
+struct Tile {
+  int64_t depth;
+  const float* x;
+  int64_t ldx;
+  const W* w;  // element (p, j) at w + p w_step + j
+  int64_t w_step;
+  bool first, last;     // block of products
+  const float* bias;    // of the tile's first column, or nullptr
+  const float* scales;  // likewise
+  float* y;
+  int64_t ldy;
+  int64_t last_cols;  // valid columns of the last vector
+};
+
+template <int kRow, int kVec, class W>
+HWY_NOINLINE void tile_kernel(const Tile<W>& tile) {
+  const D d;
+  const int64_t lanes = static_cast<int64_t>(hn::Lanes(d));
+  V acc[kRow][kVec];
+#pragma GCC unroll 16
+  for (int i = 0; i < kRow; ++i) {
+#pragma GCC unroll 16
+    for (int j = 0; j < kVec; ++j) acc[i][j] = hn::Zero(d);
+  }
+  constexpr int kPointers = (kRow + 3) / 4;
+  const int64_t ldx = tile.ldx, w_step = tile.w_step;
+  const float* HWY_RESTRICT x[kPointers];
+#pragma GCC unroll 16
+  for (int g = 0; g < kPointers; ++g) x[g] = tile.x + 4 * g * ldx;
+  const W* HWY_RESTRICT w = tile.w;
+  for (int64_t p = 0; p < tile.depth; ++p) {
+    V row[kVec];
+#pragma GCC unroll 16
+    for (int j = 0; j < kVec; ++j) row[j] = widened(d, w + j * lanes);
+#pragma GCC unroll 16
+    for (int i = 0; i < kRow; ++i) {
+      const V element = hn::Set(d, x[i / 4][(i % 4) * ldx]);
+#pragma GCC unroll 16
+      for (int j = 0; j < kVec; ++j) acc[i][j] = hn::MulAdd(element, row[j], acc[i][j]);
+    }
+#pragma GCC unroll 16
+    for (int g = 0; g < kPointers; ++g) ++x[g];
+    w += w_step;
+  }
+  const size_t last_cols = static_cast<size_t>(tile.last_cols);
+  const bool whole = tile.last_cols == lanes, scaled = tile.scales != nullptr;
+  const auto load = [&](const float* from, int j)
+                        HWY_ATTR { return j < kVec - 1 || whole ? hn::LoadU(d, from + j * lanes) : load_partial(d, from + j * lanes, last_cols); };
+#pragma GCC unroll 16
+  for (int j = 0; j < kVec; ++j) {
+    const V bias = tile.bias != nullptr ? load(tile.bias, j) : hn::Zero(d);
+    const V start = scaled ? hn::Zero(d) : bias;
+    const V scale = scaled ? load(tile.scales, j) : hn::Zero(d);
+#pragma GCC unroll 16
+    for (int i = 0; i < kRow; ++i) {
+      float* to = tile.y + i * tile.ldy;
+      V sum = hn::Add(tile.first ? start : load(to, j), acc[i][j]);
+      if (scaled && tile.last) sum = hn::MulAdd(sum, scale, bias);
+      if (j < kVec - 1 || whole) {
+        hn::StoreU(sum, d, to + j * lanes);
+      } else {
+        store_partial(sum, d, to + j * lanes, last_cols);
+      }
+    }
+  }
+}
+
+template <class W>
+using Kernel = void (*)(const Tile<W>&);
+
+template <int kVec, class W, int... kRow>
+Kernel<W> kernel_of_rows(int64_t rows, std::integer_sequence<int, kRow...>) {
+  static constexpr Kernel<W> kKernels[] = {tile_kernel<kRow + 1, kVec, W>...};
+  return kKernels[rows - 1];
+}
+
+/// `count` rows of one panel of which `cols` columns are valid: tiles of even height, each across all columns.
+template <class W>
+void run_panel(int64_t rows, int64_t cols, Tile<W> tile) {
+  const int64_t lanes = static_cast<int64_t>(hn::Lanes(D()));
+  const int64_t vectors = ceil_div(cols, lanes), tiles = ceil_div(rows, kTileRows);
+  const Tile<W> origin = tile;
+  for (int64_t t = 0; t < tiles; ++t) {
+    const int64_t row = rows * t / tiles, count = rows * (t + 1) / tiles - row;
+    for (int64_t v = 0; v < vectors;) {
+      const int64_t left = vectors - v, at = v * lanes;
+      tile.x = origin.x + row * origin.ldx;
+      tile.w = origin.w + at;
+      tile.bias = origin.bias == nullptr ? nullptr : origin.bias + at;
+      tile.scales = origin.scales == nullptr ? nullptr : origin.scales + at;
+      tile.y = origin.y + row * origin.ldy + at;
+      int64_t width = 1;
+      Kernel<W> kernel = nullptr;
+      constexpr std::make_integer_sequence<int, kTileRows> kRows;
+      if (count == 1 && left >= kRowVectors) {
+        width = kRowVectors;
+        kernel = tile_kernel<1, kRowVectors, W>;
+      } else if (kTileVectors > 2 && left >= kTileVectors) {
+        width = kTileVectors;
+        kernel = kernel_of_rows<kTileVectors, W>(count, kRows);
+      } else if (left >= 2) {
+        width = 2;
+        kernel = kernel_of_rows<2, W>(count, kRows);
+      } else {
+        kernel = kernel_of_rows<1, W>(count, kRows);
+      }
+      tile.last_cols = std::min(lanes, cols - (v + width - 1) * lanes);
+      kernel(tile);
+      v += width;
+    }
+  }
+}
+
+/// What a tile needs of panel `col` and the block of products at pc.
+template <class W>
+Tile<W> tile_of(const MultiplyArgs& args, int64_t row, int64_t col, int64_t pc, const W* w) {
+  Tile<W> tile{};
+  tile.depth = std::min(kBlockDepth, args.shape.k - pc);
+  tile.x = args.x + row * args.ldx + pc;
+  tile.ldx = args.ldx;
+  tile.w = w;
+  tile.w_step = panel_width(args.shape.n, col);
+  tile.first = pc == 0;
+  tile.last = pc + kBlockDepth >= args.shape.k;
+  tile.bias = args.bias == nullptr ? nullptr : args.bias + col;
+  tile.scales = args.scales == nullptr ? nullptr : args.scales + col;
+  tile.y = args.y + row * args.ldy + col;
+  tile.ldy = args.ldy;
+  return tile;
+}
+
+template <class W>
+void multiply(const MultiplyArgs& args) {
+  const PackedWeightShape& shape = args.shape;
+  if (args.m <= 0) return;
+  const W* weight = static_cast<const W*>(args.packed);
+  if (args.m < kWidenRows) {
+    for (int64_t col = args.col_begin; col < args.col_end; col += kWeightPanel) {
+      const int64_t width = panel_width(shape.n, col);
+      for (int64_t pc = 0; pc == 0 || pc < shape.k; pc += kBlockDepth) {
+        run_panel(args.m, std::min(kWeightPanel, args.col_end - col), tile_of(args, 0, col, pc, weight + col * shape.k + pc * width));
+      }
+    }
+    return;
+  }
+  HWY_ALIGN float buffer[sizeof(W) == sizeof(float) ? 1 : kBlockDepth * kWeightPanel];
+  const int64_t blocks = ceil_div(args.m, kBlockRows);
+  for (int64_t block = 0; block < blocks; ++block) {
+    const int64_t row = args.m * block / blocks, rows = args.m * (block + 1) / blocks - row;
+    for (int64_t pc = 0; pc == 0 || pc < shape.k; pc += kBlockDepth) {
+      for (int64_t col = args.col_begin; col < args.col_end; col += kWeightPanel) {
+        const int64_t width = panel_width(shape.n, col);
+        const W* from = weight + col * shape.k + pc * width;
+        const float* w = buffer;
+        if constexpr (sizeof(W) == sizeof(float)) {
+          w = from;
+        } else {
+          widen(D(), from, std::min(kBlockDepth, shape.k - pc) * width, buffer);
+        }
+        run_panel(rows, std::min(kWeightPanel, args.col_end - col), tile_of(args, row, col, pc, w));
+      }
+    }
+  }
+}
+
+void multiply_f32(const MultiplyArgs& args) {
+  multiply<float>(args);
+}
+void multiply_bf16(const MultiplyArgs& args) {
+  multiply<uint16_t>(args);
+}
+void multiply_int8(const MultiplyArgs& args) {
+  multiply<int8_t>(args);
+}
+
+}  // namespace
+}  // namespace HWY_NAMESPACE
+}  // namespace seqboat::kernels
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
+namespace seqboat::kernels {
+namespace {
+
+HWY_EXPORT(multiply_f32);
+HWY_EXPORT(multiply_bf16);
+HWY_EXPORT(multiply_int8);
+
+template <class W>
+void pack(const PackedWeightShape& shape, const W* weight, W* packed) {
+  for (int64_t col = 0; col < shape.n; col += kWeightPanel) {
+    const int64_t width = panel_width(shape.n, col), cols = std::min(width, shape.n - col);
+    // A few p at a time: the lines of `cols` rows that are open meanwhile stay in the cache.
+    constexpr int64_t kSteps = 16;
+    for (int64_t p_begin = 0; p_begin < shape.k; p_begin += kSteps) {
+      const int64_t p_end = std::min(shape.k, p_begin + kSteps);
+      for (int64_t p = p_begin; p < p_end; ++p) {
+        W* to = packed + col * shape.k + p * width;
+        for (int64_t j = 0; j < cols; ++j) to[j] = weight[(col + j) * shape.k + p];
+        for (int64_t j = cols; j < width; ++j) to[j] = W{0};
+      }
+    }
+  }
+}
+
+inline uint32_t bits_of(float x) {
+  uint32_t bits;
+  std::memcpy(&bits, &x, sizeof bits);
+  return bits;
+}
+
+}  // namespace
+
+size_t packed_weight_bytes(const PackedWeightShape& shape) noexcept {
+  return scales_offset(shape) + (shape.type == WeightType::kInt8 ? static_cast<size_t>(round_up(shape.n, kPadding)) * sizeof(float) : 0);
+}
+
+void pack_weight(const PackedWeightShape& shape, const void* weight, const float* scales, void* packed) noexcept {
+  switch (shape.type) {
+    case WeightType::kFloat32:
+      pack(shape, static_cast<const float*>(weight), static_cast<float*>(packed));
+      break;
+    case WeightType::kBf16:
+      pack(shape, static_cast<const uint16_t*>(weight), static_cast<uint16_t*>(packed));
+      break;
+    case WeightType::kInt8:
+      pack(shape, static_cast<const int8_t*>(weight), static_cast<int8_t*>(packed));
+      break;
+  }
+  // Behind the elements: nothing up to a whole line, then the scales.
+  char* bytes = static_cast<char*>(packed);
+  const size_t elements = static_cast<size_t>(shape.k * round_up(shape.n, kPadding) * element_bytes(shape.type));
+  std::fill(bytes + elements, bytes + packed_weight_bytes(shape), char{0});
+  if (shape.type == WeightType::kInt8) std::memcpy(bytes + scales_offset(shape), scales, static_cast<size_t>(shape.n) * sizeof(float));
+}
+
+void multiply_packed(const PackedWeightShape& shape, int64_t col_begin, int64_t col_end, int64_t m, const float* x, int64_t ldx, const void* packed,
+                     const float* bias, float* y, int64_t ldy) noexcept {
+  MultiplyArgs args{shape, col_begin, col_end, m, x, ldx, packed, nullptr, bias, y, ldy};
+  switch (shape.type) {
+    case WeightType::kFloat32:
+      return HWY_DYNAMIC_DISPATCH(multiply_f32)(args);
+    case WeightType::kBf16:
+      return HWY_DYNAMIC_DISPATCH(multiply_bf16)(args);
+    case WeightType::kInt8:
+      args.scales = reinterpret_cast<const float*>(static_cast<const char*>(packed) + scales_offset(shape));
+      return HWY_DYNAMIC_DISPATCH(multiply_int8)(args);
+  }
+}
+
+// Integer arithmetic: the compiler makes vectors of it.
+void float_to_bf16(int64_t count, const float* x, uint16_t* y) noexcept {
+  for (int64_t i = 0; i < count; ++i) {
+    const uint32_t bits = bits_of(x[i]);
+    const uint32_t rounded = (bits + 0x7fffu + (bits >> 16 & 1u)) >> 16;
+    const bool is_nan = (bits & 0x7fffffffu) > 0x7f800000u;
+    y[i] = static_cast<uint16_t>(is_nan ? bits >> 16 | 0x40u : rounded);
+  }
+}
+
+void bf16_to_float(int64_t count, const uint16_t* x, float* y) noexcept {
+  for (int64_t i = 0; i < count; ++i) {
+    const uint32_t bits = static_cast<uint32_t>(x[i]) << 16;
+    std::memcpy(y + i, &bits, sizeof bits);
+  }
+}
+
+void quantize_int8(int64_t rows, int64_t k, const float* weight, int64_t ldw, int8_t* q, float* scales) noexcept {
+  for (int64_t row = 0; row < rows; ++row) {
+    const float* from = weight + row * ldw;
+    int8_t* to = q + row * k;
+    float largest = 0;
+    for (int64_t p = 0; p < k; ++p) largest = std::max(largest, std::abs(from[p]));
+    float scale = largest / 127.0f;
+    if (!(scale >= std::numeric_limits<float>::min())) scale = 0;
+    scales[row] = scale;
+    for (int64_t p = 0; p < k; ++p) {
+      to[p] = scale == 0 ? int8_t{0} : static_cast<int8_t>(std::clamp(std::nearbyint(from[p] / scale), -127.0f, 127.0f));
+    }
+  }
+}
+
+void int8_to_float(int64_t count, const int8_t* q, float scale, float* y) noexcept {
+  for (int64_t i = 0; i < count; ++i) y[i] = scale * static_cast<float>(q[i]);
+}
+
+}  // namespace seqboat::kernels
+#endif  // HWY_ONCE
