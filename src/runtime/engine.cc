@@ -162,7 +162,8 @@ void Engine::run(Segment* segments, int64_t count) noexcept {
     }
     for (int64_t t = 0; t < s.rows; ++t) times_[rows_ + t] = s.time + t;
     if (s.tokens != nullptr) std::copy_n(s.tokens, s.rows, tokens_ + rows_);
-    if (s.values != nullptr) std::copy_n(s.values, s.rows * m_.config.channels, base_ + rows_ * m_.config.channels);
+    for (int64_t t = 0; s.values != nullptr && t < s.rows; ++t)
+      std::copy_n(s.values + t * m_.config.channels, m_.config.channels, base_ + (rows_ + t) * width_);
     rows_ += s.rows;
     offsets_[i + 1] = rows_;
   }
@@ -209,17 +210,19 @@ void Engine::embed(int64_t thread) noexcept {
   const int64_t d = m_.config.d_model, width = m_.d_embedding;
   const Part rows = rows_of(thread, rows_);
   if (m_.real_embedding.exists()) {
-    multiply(m_.real_embedding, tile_of(thread, rows_, d), base_, m_.config.channels, x_, d);
+    multiply(m_.real_embedding, tile_of(thread, rows_, d), base_, width_, x_, d);
     barrier_unless_by_rows(rows_);
   } else {
     float* to = m_.input_proj.exists() ? base_ : x_;
-    for (int64_t r = rows.begin; r < rows.end; ++r) m_.embedding.read(tokens_[r], to + r * width);
-    if (m_.config.scale_embedding) {
-      for (int64_t i = rows.begin * width; i < rows.end * width; ++i) to[i] *= m_.embedding_scale;
+    const int64_t stride = m_.input_proj.exists() ? width_ : d;
+    for (int64_t r = rows.begin; r < rows.end; ++r) {
+      float* row = to + r * stride;
+      m_.embedding.read(tokens_[r], row);
+      for (int64_t i = 0; m_.config.scale_embedding && i < width; ++i) row[i] *= m_.embedding_scale;
     }
     if (m_.input_proj.exists()) {
       barrier_unless_by_rows(rows_);
-      multiply(m_.input_proj, tile_of(thread, rows_, d), base_, width, x_, d);
+      multiply(m_.input_proj, tile_of(thread, rows_, d), base_, width_, x_, d);
       barrier_unless_by_rows(rows_);
     }
   }
@@ -281,7 +284,8 @@ void Engine::route_rows(int64_t number, Part rows) noexcept {
   if (rows.empty() || !router.chooses()) return;
   const int64_t outputs = router.proj.outputs();
   if (router.learns())
-    router.proj.multiply(rows.size(), 0, outputs, state_ + rows.begin * m_.config.d_model, m_.config.d_model, logits_ + rows.begin * outputs, outputs);
+    router.proj.multiply(rows.size(), 0, outputs, state_ + rows.begin * m_.config.d_model, m_.config.d_model, logits_ + rows.begin * outputs,
+                         outputs);
   for (int64_t i = 0; i < n_segments_; ++i) {
     const Segment& s = segments_[i];
     const Part mine = overlap(rows, {s.begin, s.begin + s.rows});
@@ -385,8 +389,8 @@ void Engine::add_branches(int64_t number, Part rows) noexcept {
   const uint8_t* active = all ? nullptr : router.chooses() ? active_ + rows.begin : nobody_;
   const int64_t first = all ? rows.begin : std::lower_bound(index_, index_ + n_active_, rows.begin) - index_;
   const bool weighs = router.kind == Chooser::kTempered || router.kind == Chooser::kSigmoid || router.kind == Chooser::kTopShare;
-  kernels::branch_sum_fwd<float>(0, rows.size(), d, active, first, branch_, d, weighs ? probability_ + rows.begin : nullptr, skip_ + at, d, x_ + at, d,
-                                 nullptr, d, x_ + at, d);
+  kernels::branch_sum_fwd<float>(0, rows.size(), d, active, first, branch_, d, weighs ? probability_ + rows.begin : nullptr, skip_ + at, d, x_ + at,
+                                 d, nullptr, d, x_ + at, d);
 }
 
 void Engine::seqboat_layer(int64_t thread, int64_t number) noexcept {
@@ -421,15 +425,15 @@ void Engine::seqboat_layer(int64_t thread, int64_t number) noexcept {
     }
     const int64_t width = layer.in_proj.outputs(), z = layer.attention.d_attn, h = layer.attention.d_hidden;
     const Tile in = tile_of(thread, n, width);
-    multiply(layer.in_proj, in, all ? state_ : gathered_, d, base_, width);
-    activate(Activation::kSilu, in, base_, width);
+    multiply(layer.in_proj, in, all ? state_ : gathered_, d, base_, width_);
+    activate(Activation::kSilu, in, base_, width_);
     barrier();
-    unit_attention(thread, number, base_, width, base_ + z + h, width);
+    unit_attention(thread, number, base_, width_, base_ + z + h, width_);
     const Tile gated = tile_of(thread, n, h);
     if (!gated.empty()) {
       float* attended = attention_ + gated.rows.begin * h + gated.columns.begin;
-      kernels::gate_fwd<float>(gated.rows.size(), gated.columns.size(), attended, h,
-                               base_ + gated.rows.begin * width + z + gated.columns.begin, width, attended, h);
+      kernels::gate_fwd<float>(gated.rows.size(), gated.columns.size(), attended, h, base_ + gated.rows.begin * width_ + z + gated.columns.begin,
+                               width_, attended, h);
     }
     barrier_unless_by_rows(n);
     multiply(layer.out_proj, tile_of(thread, n, d), attention_, h, branch_, d);
@@ -453,25 +457,25 @@ void Engine::mega_layer(int64_t thread, int64_t number) noexcept {
   scan(thread, number, input, state_);
   barrier();
   const Tile in = tile_of(thread, rows_, width);
-  multiply(layer.in_proj, in, state_, d, base_, width);
-  activate(Activation::kSilu, {in.rows, overlap(in.columns, {d, d + z + h})}, base_, width);
+  multiply(layer.in_proj, in, state_, d, base_, width_);
+  activate(Activation::kSilu, {in.rows, overlap(in.columns, {d, d + z + h})}, base_, width_);
   barrier();
-  unit_attention(thread, number, base_ + d, width, values_, h);
+  unit_attention(thread, number, base_ + d, width_, values_, h);
   const Tile gated = tile_of(thread, rows_, h);
   if (!gated.empty()) {
     float* attended = attention_ + gated.rows.begin * h + gated.columns.begin;
-    kernels::gate_fwd<float>(gated.rows.size(), gated.columns.size(), attended, h,
-                             base_ + gated.rows.begin * width + d + z + gated.columns.begin, width, attended, h);
+    kernels::gate_fwd<float>(gated.rows.size(), gated.columns.size(), attended, h, base_ + gated.rows.begin * width_ + d + z + gated.columns.begin,
+                             width_, attended, h);
   }
   barrier_unless_by_rows(rows_);
   multiply(layer.out_proj, tile_of(thread, rows_, d), attention_, h, branch_, d);
   barrier_unless_by_rows(rows_);
   if (!rows.empty()) {
     float *proposed = branch_ + rows.begin * d, *x = x_ + rows.begin * d;
-    const float* base = base_ + rows.begin * width;
-    kernels::add_rows<float>(rows.size(), d, base + d + z + h, width, proposed, d);
+    const float* base = base_ + rows.begin * width_;
+    kernels::add_rows<float>(rows.size(), d, base + d + z + h, width_, proposed, d);
     kernels::activation_fwd<float>(Activation::kSilu, rows.size() * d, proposed, proposed);
-    kernels::update_fwd<float>(rows.size(), d, base, width, proposed, d, x, d, x, d);
+    kernels::update_fwd<float>(rows.size(), d, base, width_, proposed, d, x, d, x, d);
   }
   if (!layer.prenorm) apply_norm(layer.norm, rows, x_, x_);
 }
@@ -484,16 +488,16 @@ void Engine::transformer_layer(int64_t thread, int64_t number) noexcept {
   if (thread == 0) index_active(number);
   apply_norm(layer.norm, rows, x_, normed_);
   barrier_unless_by_rows(rows_);
-  multiply(layer.in_proj, tile_of(thread, rows_, width), normed_, d, base_, width);
+  multiply(layer.in_proj, tile_of(thread, rows_, width), normed_, d, base_, width_);
   barrier_unless_by_rows(rows_);
   if (!rows.empty()) {
     for (int64_t head = 0; head < 2 * a.heads; ++head) {  // queries, then keys
-      float* part = base_ + rows.begin * width + head * a.d_attn;
-      kernels::rotary<float>(rows.size(), a.d_attn, width, width, times_ + rows.begin, false, part, part);
+      float* part = base_ + rows.begin * width_ + head * a.d_attn;
+      kernels::rotary<float>(rows.size(), a.d_attn, width_, width_, times_ + rows.begin, false, part, part);
     }
   }
   barrier();
-  attend(thread, number, {base_, base_ + d, base_ + 2 * d, width, width, width});
+  attend(thread, number, {base_, base_ + d, base_ + 2 * d, width_, width_, width_});
   multiply(layer.out_proj, tile_of(thread, rows_, d), attention_, d, branch_, d);
   barrier_unless_by_rows(rows_);
   if (!rows.empty()) kernels::add_rows<float>(rows.size(), d, branch_ + rows.begin * d, d, x_ + rows.begin * d, d);
@@ -508,12 +512,13 @@ void Engine::feed_forward(int64_t thread, int64_t number) noexcept {
   if (prenorm) apply_norm(ffn.norm, rows, x_, normed_);
   barrier_unless_by_rows(rows_);
   const Tile in = tile_of(thread, rows_, width);
-  multiply(ffn.fc1, in, prenorm ? normed_ : x_, d, base_, width);
-  activate(Activation::kSilu, in, base_, width);
+  multiply(ffn.fc1, in, prenorm ? normed_ : x_, d, base_, width_);
+  activate(Activation::kSilu, in, base_, width_);
   barrier_unless_by_rows(rows_);
-  multiply(ffn.fc2, tile_of(thread, rows_, d), base_, width, branch_, d);
+  // Into skip_: of branch_ another thread may still be adding up rows that are not its own.
+  multiply(ffn.fc2, tile_of(thread, rows_, d), base_, width_, skip_, d);
   barrier_unless_by_rows(rows_);
-  if (!rows.empty()) kernels::add_rows<float>(rows.size(), d, branch_ + rows.begin * d, d, x_ + rows.begin * d, d);
+  if (!rows.empty()) kernels::add_rows<float>(rows.size(), d, skip_ + rows.begin * d, d, x_ + rows.begin * d, d);
   if (!prenorm) apply_norm(ffn.norm, rows, x_, x_);
 }
 
@@ -615,8 +620,8 @@ void Engine::attend_alone(int64_t thread, int64_t number, const Rows& rows, cons
     const int64_t count = block_at(number, s, at, &first), row = s.active_begin + at;
     append(number, rows, s, head, at, count);
     kernels::key_ring_attention(state.attention, first, count, rows.q + row * rows.q_stride + head * a.d_attn, rows.q_stride,
-                                state.ring + head * state.ring_bytes, state.positions, state.table,
-                                attention_ + row * out_stride + head * a.d_hidden, out_stride, workspace_ + thread * workspace_size_);
+                                state.ring + head * state.ring_bytes, state.positions, state.table, attention_ + row * out_stride + head * a.d_hidden,
+                                out_stride, workspace_ + thread * workspace_size_);
     at += count;
   }
 }

@@ -137,12 +137,12 @@ class Engine {
   int64_t n_head_rows_ = 0;
 
   // Buffers, by their rows: tokens (rows), activated ones (active).
-  int64_t width_ = 0;                                                   ///< of a row of base_
+  int64_t width_ = 0;                                                                                ///< of a row of base_
   float *x_ = nullptr, *normed_ = nullptr, *state_ = nullptr, *skip_ = nullptr, *branch_ = nullptr;  ///< (rows, D)
-  float* gathered_ = nullptr;                                           ///< (active, D)
-  float* base_ = nullptr;                                               ///< (rows, width): whatever a product makes first
-  float *values_ = nullptr, *attention_ = nullptr;                      ///< (active, H)
-  float *q_ = nullptr, *k_ = nullptr;                                   ///< (active, Z)
+  float* gathered_ = nullptr;                                                                        ///< (active, D)
+  float* base_ = nullptr;  ///< (rows, width_): whatever a product makes first. One stride for all, so that a thread's rows are its own in every stage
+  float *values_ = nullptr, *attention_ = nullptr;  ///< (active, H)
+  float *q_ = nullptr, *k_ = nullptr;               ///< (active, Z)
   float *logits_ = nullptr, *probability_ = nullptr, *scratch_ = nullptr, *mean_ = nullptr, *rstd_ = nullptr;
   uint8_t *active_ = nullptr, *nobody_ = nullptr;
   int64_t *tokens_ = nullptr, *times_ = nullptr, *index_ = nullptr, *active_times_ = nullptr;

@@ -48,7 +48,8 @@ int64_t Matrix::column_grain() {
 void Matrix::multiply(int64_t rows, int64_t column_begin, int64_t column_end, const float* x, int64_t x_stride, float* y,
                       int64_t y_stride) const noexcept {
   if (rows == 0 || column_begin >= column_end) return;
-  kernels::multiply_packed({type_of(precision_), n_, k_}, column_begin, column_end, rows, x, x_stride, packed_.data(), bias_.as<float>(), y, y_stride);
+  kernels::multiply_packed({type_of(precision_), n_, k_}, column_begin, column_end, rows, x, x_stride, packed_.data(), bias_.as<float>(), y,
+                           y_stride);
 }
 
 void RowTable::read(int64_t row, float* out) const noexcept {

@@ -257,7 +257,9 @@ class Builder {
   }
 
   AttentionFunction function() const {
-    return c_.attention == "softmax" ? AttentionFunction::kSoftmax : c_.attention == "relu2" ? AttentionFunction::kRelu2 : AttentionFunction::kLaplace;
+    return c_.attention == "softmax" ? AttentionFunction::kSoftmax
+           : c_.attention == "relu2" ? AttentionFunction::kRelu2
+                                     : AttentionFunction::kLaplace;
   }
 
   Layer layer(int64_t number) {
@@ -363,7 +365,8 @@ class Builder {
     const int64_t buckets = causal ? 32 : 16, exact = buckets / 2;
     const int64_t base = !causal && distance > 0 ? buckets : 0, n = causal ? std::max<int64_t>(0, -distance) : std::abs(distance);
     if (n < exact) return base + n;
-    const float share = std::log(static_cast<float>(n) / static_cast<float>(exact)) / static_cast<float>(std::log(128.0 / static_cast<double>(exact)));
+    const float share =
+        std::log(static_cast<float>(n) / static_cast<float>(exact)) / static_cast<float>(std::log(128.0 / static_cast<double>(exact)));
     return base + std::min(exact + static_cast<int64_t>(share * static_cast<float>(buckets - exact)), buckets - 1);
   }
 

@@ -62,9 +62,9 @@ struct Attention {
   bool rotary = false;
   kernels::AttentionFunction function = kernels::AttentionFunction::kSoftmax;
   kernels::PositionBias bias = kernels::PositionBias::kNone;
-  int64_t max_positions = 0;  ///< M of the table
-  Floats table;               ///< (2 M - 1); empty with a bias: made for each length, from alpha and beta
-  Floats alpha, beta;         ///< Mega's rotary bias
+  int64_t max_positions = 0;      ///< M of the table
+  Floats table;                   ///< (2 M - 1); empty with a bias: made for each length, from alpha and beta
+  Floats alpha, beta;             ///< Mega's rotary bias
   bool table_must_reach = false;  ///< a sequence longer than M is an error (Mega's); elsewhere its ends stand for all that is further
   bool unbounded() const { return exists && window < 0 && chunk == 0; }
 };
@@ -99,11 +99,11 @@ struct Model::Impl {
   std::shared_ptr<const void> source;  ///< what the embedding points into
 
   int64_t d_embedding = 0;
-  RowTable embedding;        ///< token input
-  Matrix real_embedding;     ///< real input
-  float embedding_scale = 1; ///< 1 = none
-  Matrix input_proj;         ///< or none
-  Floats inv_freq;           ///< sinusoidal positions, or none
+  RowTable embedding;         ///< token input
+  Matrix real_embedding;      ///< real input
+  float embedding_scale = 1;  ///< 1 = none
+  Matrix input_proj;          ///< or none
+  Floats inv_freq;            ///< sinusoidal positions, or none
   float positions_scale = 0;
   bool has_embedding_norm = false;
   Norm embedding_norm;

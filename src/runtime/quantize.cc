@@ -148,8 +148,8 @@ void quantize(const fs::path& dir_in, const fs::path& dir_out, Precision type) {
   const std::vector<TensorSpec> specs = tensor_specs(config);
   const std::vector<FoundTensor> found = find_tensors(specs, {source.tensors(), file.string(), nullptr});
   for (const FoundTensor& tensor : found) {
-    SEQBOAT_CHECK(tensor.view->dtype == tensor.spec->dtype, ErrorKind::kModel, "{}: tensor {} is {} already: quantise the float32 model", file.string(),
-                  tensor.spec->name, dtype_name(tensor.view->dtype));
+    SEQBOAT_CHECK(tensor.view->dtype == tensor.spec->dtype, ErrorKind::kModel, "{}: tensor {} is {} already: quantise the float32 model",
+                  file.string(), tensor.spec->name, dtype_name(tensor.view->dtype));
   }
   const OwnedTensors out = quantized(found, type);
   // Both files or none: written beside, and the folder renamed into its place.

@@ -31,7 +31,8 @@ void check_options(const Model& model, const StateOptions& options) {
 kernels::RingAttention ring_attention(const Attention& a, Precision ring, int64_t max_context) {
   kernels::RingAttention out;
   const int64_t all = a.chunk > 0 ? a.chunk : max_context;
-  out.ring.capacity = a.window >= 0 ? kernels::key_ring_capacity(a.window, kQueryBlock) : round_up(std::max<int64_t>(all, 1), kernels::kAttentionBlock);
+  out.ring.capacity =
+      a.window >= 0 ? kernels::key_ring_capacity(a.window, kQueryBlock) : round_up(std::max<int64_t>(all, 1), kernels::kAttentionBlock);
   out.ring.d_attn = a.d_attn;
   out.ring.d_hidden = a.d_hidden;
   out.ring.type = ring == Precision::kBf16 ? kernels::RingType::kBf16 : kernels::RingType::kFloat32;

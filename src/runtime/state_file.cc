@@ -256,8 +256,9 @@ State State::load(std::shared_ptr<const Model> model, const std::filesystem::pat
   SEQBOAT_CHECK(version <= kVersion, ErrorKind::kModel, "{}: a state of format version {}; this program reads up to {}", where, version, kVersion);
   SEQBOAT_CHECK(version >= 1, ErrorKind::kModel, "{}: the format version must be a number from 1 on, found {}", where,
                 in_quotes(file.metadata("version")));
-  SEQBOAT_CHECK(file.metadata("model") == model->fingerprint(), ErrorKind::kModel, "{}: a state of another model: expected the fingerprint {}, found {}",
-                where, model->fingerprint(), in_quotes(file.metadata("model")));
+  SEQBOAT_CHECK(file.metadata("model") == model->fingerprint(), ErrorKind::kModel,
+                "{}: a state of another model: expected the fingerprint {}, found {}", where, model->fingerprint(),
+                in_quotes(file.metadata("model")));
   SEQBOAT_CHECK(file.metadata("ring") == precision_name(model->ring()), ErrorKind::kModel, "{}: the ring's precision: expected {}, found {}", where,
                 precision_name(model->ring()), in_quotes(file.metadata("ring")));
   const int64_t max_context = number_of(file.metadata("max_context"));
@@ -297,8 +298,8 @@ State State::load(std::shared_ptr<const Model> model, const std::filesystem::pat
       const auto* times = item.data.as<int64_t>();
       for (int64_t r = 0; r < item.shape[0]; ++r) {
         const int64_t least = r > 0 ? times[r - 1] + 1 : 0;
-        SEQBOAT_CHECK(times[r] >= least && times[r] < now, ErrorKind::kModel, "{}: tensor '{}': expected a time of {} to {} in row {}, found {}", where,
-                      item.name, least, now - 1, r, times[r]);
+        SEQBOAT_CHECK(times[r] >= least && times[r] < now, ErrorKind::kModel, "{}: tensor '{}': expected a time of {} to {} in row {}, found {}",
+                      where, item.name, least, now - 1, r, times[r]);
       }
     }
   }

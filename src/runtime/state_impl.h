@@ -18,10 +18,10 @@ inline constexpr int64_t kQueryBlock = kernels::kAttentionBlock;
 
 /// What one layer carries; pointers into the block, nullptr where there is nothing.
 struct LayerState {
-  float* encoder = nullptr;      ///< kernels/scan_step.h
-  float* history = nullptr;      ///< its ring of inputs (L, D)
-  double* scores = nullptr;      ///< top-share: (horizon - 1), that of time t in row t mod (horizon - 1), -infinity before the beginning
-  std::byte* ring = nullptr;     ///< of each head, ring_bytes apart (kernels/key_ring.h)
+  float* encoder = nullptr;   ///< kernels/scan_step.h
+  float* history = nullptr;   ///< its ring of inputs (L, D)
+  double* scores = nullptr;   ///< top-share: (horizon - 1), that of time t in row t mod (horizon - 1), -infinity before the beginning
+  std::byte* ring = nullptr;  ///< of each head, ring_bytes apart (kernels/key_ring.h)
   int64_t ring_bytes = 0;
   int64_t* positions = nullptr;  ///< (capacity)
   const float* table = nullptr;  ///< position bias: the layer's, or made for this max_context
@@ -45,7 +45,7 @@ struct State::Impl {
   double* pooled = nullptr;      ///< classifiers: (D) the sum of a mean, or the first vector
   float* last = nullptr;         ///< language models: (D) the encoder's last output
   std::vector<LayerState> layers;
-  int64_t fed_in = 0;            ///< the runner's: number of the call that has this state in hand
+  int64_t place = 0;  ///< the runner's: number among the streams of a call
 
   /// Where everything lies; memory nullptr only counts.
   void lay_out(std::byte* memory);

@@ -80,10 +80,10 @@ std::shared_ptr<const Model> random_model(const config::ModelConfig& config, uin
 /// The same as a folder, in float32. The folder must be there; errors of write_safetensors().
 void write_random_model(const std::filesystem::path& dir, const config::ModelConfig& config, uint64_t seed);
 
-/// Writes the float32 model of dir_in to dir_out with its matrices (TensorSpec::is_matrix) in `type`, kBf16 or kInt8; scans, routers, norms and biases
-/// stay float32. int8: scale = max |w| / 127 of the row, w rounded to the nearest multiple of it; a row of zeros has the scale 0. dir_out must not be
-/// there yet, or be empty; it appears with both files or not at all (they are written to dir_out.partial, which is renamed). Error (kModel) for a model
-/// that is quantised already or is not whole, kUsage for a folder that is there or kFloat32.
+/// Writes the float32 model of dir_in to dir_out with its matrices (TensorSpec::is_matrix) in `type`, kBf16 or kInt8; scans, routers, norms and
+/// biases stay float32. int8: scale = max |w| / 127 of the row, w rounded to the nearest multiple of it; a row of zeros has the scale 0. dir_out must
+/// not be there yet, or be empty; it appears with both files or not at all (they are written to dir_out.partial, which is renamed). Error (kModel)
+/// for a model that is quantised already or is not whole, kUsage for a folder that is there or kFloat32.
 void quantize(const std::filesystem::path& dir_in, const std::filesystem::path& dir_out, Precision type);
 
 }  // namespace seqboat::runtime

@@ -13,6 +13,7 @@ struct RunnerOptions {
   int64_t threads = 1;       ///< the caller's among them; results do not depend on it
   int64_t max_tokens = 512;  ///< rows that go through the model at once; longer input is cut inside. The workspace grows with it
   int64_t max_streams = 64;  ///< streams of one feed()
+  int64_t max_context = 0;   ///< the largest of the states' that it will feed, where the model needs one (Model::needs_max_context())
   /// Where the workspace is to live: at least Runner::workspace_bytes() bytes, aligned to 64, the caller's until the runner is gone. Empty:
   /// allocated.
   std::span<std::byte> memory = {};
