@@ -39,6 +39,7 @@ std::string help_text(const CLI::App* command, const std::string& path);
 // One function a verb, each in the file of its name.
 void add_train(CLI::App* app, Invocation* invocation);
 void add_eval(CLI::App* app, Invocation* invocation);
+void add_generate(CLI::App* app, Invocation* invocation);
 void add_bench(CLI::App* app, Invocation* invocation);
 void add_inspect(CLI::App* app, Invocation* invocation);
 void add_recipes(CLI::App* app, Invocation* invocation);

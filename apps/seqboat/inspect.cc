@@ -6,6 +6,7 @@
 #include <nlohmann/json.hpp>
 
 #include "command.h"
+#include "runtime_model.h"
 #include "seqboat/base/error.h"
 #include "seqboat/base/safetensors.h"
 #include "seqboat/config/flops.h"
@@ -38,11 +39,6 @@ bool is_buffer(const std::string& name) {
 
 std::string shape_text(const std::vector<int64_t>& shape) {
   return fmt::format("({})", fmt::join(shape, ", "));
-}
-
-std::string bytes_text(int64_t bytes) {
-  if (bytes < 10'000) return fmt::format("{} bytes", bytes);
-  return bytes < 10'000'000 ? fmt::format("{:.1f} kB", static_cast<double>(bytes) / 1e3) : fmt::format("{:.1f} MB", static_cast<double>(bytes) / 1e6);
 }
 
 int inspect(const InspectOptions& options, Reporter& reporter) {

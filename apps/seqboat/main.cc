@@ -99,6 +99,7 @@ int run(int argc, char** argv) {
   app.footer(examples("seqboat recipes list", "seqboat train lra/listops-short --out runs/first"));
   add_train(&app, &invocation);
   add_eval(&app, &invocation);
+  add_generate(&app, &invocation);
   add_bench(&app, &invocation);
   add_inspect(&app, &invocation);
   add_recipes(&app, &invocation);

@@ -112,9 +112,9 @@ bool locale_is_utf8() {
   return false;
 }
 
-void write_stdout(std::string_view text) {
+bool write_stdout(std::string_view text) {
   const int error = write_all(STDOUT_FILENO, text);
-  if (error == 0 || error == EPIPE) return;
+  if (error == 0 || error == EPIPE) return error == 0;
   fail(is_out_of_space(error) ? ErrorKind::kResource : ErrorKind::kFailed, "standard output: {}", std::strerror(error));
 }
 

@@ -31,8 +31,8 @@ bool is_terminal(int fd);
 bool wants_colour(int fd);
 bool locale_is_utf8();
 
-/// Text on stdout. A reader that has gone away is no error; a full disk is Error (kResource).
-void write_stdout(std::string_view text);
+/// Text on stdout. A reader that has gone away is no error: false, and what goes on for long may end. A full disk is Error (kResource).
+bool write_stdout(std::string_view text);
 
 /// Text on stderr, as far as it goes.
 void write_stderr(std::string_view text);

@@ -1,0 +1,47 @@
+#pragma once
+
+#include <memory>
+#include <string>
+
+#include "command.h"
+#include "seqboat/runtime/model.h"
+#include "seqboat/runtime/runner.h"
+#include "seqboat/runtime/state.h"
+
+/// What the verbs on the streaming runtime share.
+namespace seqboat::app {
+
+struct StreamingOptions {
+  std::string model;  ///< as the user named it
+  std::string ring = "float32";
+  std::string state_in, state_out;  ///< files; empty = none
+  int64_t max_context = 0;          ///< 0 = not said
+};
+
+/// MODEL, --ring, --state-in, --state-out, --max-context.
+void add_streaming_options(CLI::App* command, StreamingOptions* options);
+/// --ring alone.
+void add_ring_option(CLI::App* command, std::string* ring);
+
+/// The threads that --threads means: 0 = all cores.
+int64_t threads_of(const CommonOptions& common);
+
+/// The model of a folder or run directory. Error (kModel) for one that cannot stream, which says why.
+std::shared_ptr<const runtime::Model> load_streaming_model(const std::string& path, const std::string& ring);
+
+/// The state of --state-in, or a fresh one. Errors (kModel) of State::load(), kUsage for a --state-out that cannot be written or a --max-context
+/// that contradicts the file.
+runtime::State begin_state(const std::shared_ptr<const runtime::Model>& model, const StreamingOptions& options);
+
+/// Options of a runner for states like this one.
+runtime::RunnerOptions runner_options(const runtime::State& state, int64_t threads, int64_t max_streams = 1);
+
+/// Whether the model's tokens are the bytes of data/bytes.h; Error (kModel) naming what it reads in their place.
+void check_reads_bytes(const runtime::Model& model, const std::string& path);
+
+/// "12.3 kB"
+std::string bytes_text(int64_t bytes);
+/// 51234 -> "51.2k"
+std::string short_number(double value);
+
+}  // namespace seqboat::app
