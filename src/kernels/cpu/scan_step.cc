@@ -75,6 +75,7 @@ constexpr int64_t kMaxVectorLanes = static_cast<int64_t>(hn::MaxLanes(D()));
 
 /// Time steps that are walked at once.
 constexpr int64_t kBlockSteps = 128;
+constexpr int64_t kGroupsAtOnce = 8;
 
 struct EmaCell : EmaNumbers {
   static constexpr int kPassStates = 8;
@@ -172,6 +173,7 @@ struct Block {
   float* staged_in;
   float* staged_late;
   float* staged_out;
+  int64_t ahead_in, ahead_out;  // from a row to what is read or written next in its place
 };
 
 /// kStates states. kFirst: the first pass; kLagged: some input leaves the window at each step.
@@ -195,7 +197,7 @@ HWY_NOINLINE void pass(const Block& block, int64_t stride, const float* HWY_REST
     V acc;
     if constexpr (kFirst) {
       acc = hn::MulAdd(skip_x, input, hn::Zero(d));
-      prefetch(x.data + t * x.stride + kScanGroup);
+      prefetch(x.data + t * x.stride + block.ahead_in);
       if (copies) {
         hn::Store(input, d, block.staged_in + t * lanes);
         if constexpr (kLagged) hn::Store(lagged, d, block.staged_late + t * lanes);
@@ -210,7 +212,7 @@ HWY_NOINLINE void pass(const Block& block, int64_t stride, const float* HWY_REST
 #pragma GCC unroll 8
     for (int n = 0; n < kStates; ++n) acc = r[n].template step<kLagged>(input, lagged, acc);
     hn::StoreU(acc, d, out.data + t * out.stride);
-    if (last) prefetch(out.data + t * out.stride + kScanGroup);
+    if (last) prefetch(out.data + t * out.stride + block.ahead_out);
   }
 #pragma GCC unroll 8
   for (int n = 0; n < kStates; ++n) r[n].store(state + n * Cell::kState * kScanGroup);
@@ -274,7 +276,8 @@ void walk(const StepArgs& args, int64_t t, int64_t steps, float* ring, bool lagg
       if (ring != nullptr) store(input, ring + channel);
       continue;
     }
-    Block block{steps, {x, args.x_stride}, {nullptr, 0}, {nullptr, 0}, {y, args.y_stride}, inputs, late, sums};
+    Block block{steps, {x, args.x_stride}, {nullptr, 0}, {nullptr, 0}, {y, args.y_stride}, inputs, late, sums, kScanGroup, kScanGroup};
+    if (args.tokens - t > kBlockSteps) block.ahead_in = kBlockSteps * args.x_stride, block.ahead_out = kBlockSteps * args.y_stride;
     if (whole) {
       if (ring != nullptr) block.ring = {ring + channel, dim};
       if (lagged) block.late = {ring + channel, dim};
@@ -303,18 +306,24 @@ void walk(const StepArgs& args, int64_t t, int64_t steps, float* ring, bool lagg
 }
 
 template <class Cell>
-void run(const StepArgs& args) {
-  const int64_t length = args.shape.truncation;
-  for (int64_t t = 0, steps = 0; t < args.tokens; t += steps) {
-    steps = std::min(kBlockSteps, args.tokens - t);
-    float* ring = nullptr;
-    if (length > 0) {
-      // Never across the ring's end, so that its rows follow each other; the first input leaves the window at such an end, too.
-      const int64_t row = (args.time + t) % length;
-      steps = std::min(steps, length - row);
-      ring = args.ring + row * args.shape.channels;
+void run(const StepArgs& all) {
+  const int64_t length = all.shape.truncation;
+  StepArgs args = all;
+  // Of many tokens a few groups of channels at a time: what a block reads and writes of them stays in the second-level cache.
+  const int64_t channels = args.tokens > kBlockSteps ? kGroupsAtOnce * kScanGroup : args.channel_end - args.channel_begin;
+  for (; args.channel_begin < all.channel_end; args.channel_begin = args.channel_end) {
+    args.channel_end = std::min(all.channel_end, args.channel_begin + channels);
+    for (int64_t t = 0, steps = 0; t < args.tokens; t += steps) {
+      steps = std::min(kBlockSteps, args.tokens - t);
+      float* ring = nullptr;
+      if (length > 0) {
+        // Never across the ring's end, so that its rows follow each other; the first input leaves the window at such an end, too.
+        const int64_t row = (args.time + t) % length;
+        steps = std::min(steps, length - row);
+        ring = args.ring + row * args.shape.channels;
+      }
+      walk<Cell>(args, t, steps, ring, length > 0 && args.time + t >= length);
     }
-    walk<Cell>(args, t, steps, ring, length > 0 && args.time + t >= length);
   }
 }
 
