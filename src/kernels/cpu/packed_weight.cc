@@ -89,6 +89,16 @@ constexpr int kTileVectors = 2;
 constexpr int kRowVectors = 8;
 #endif
 
+/// Where a tile's sums go: rows of `vectors` vectors, the last of which has last_cols valid columns.
+struct Output {
+  bool first, last;     // block of products
+  const float* bias;    // of the tile's first column, or nullptr
+  const float* scales;  // likewise
+  float* y;
+  int64_t ldy;
+  int64_t last_cols;
+};
+
 template <class W>
 struct Tile {
   int64_t depth;
@@ -96,16 +106,46 @@ struct Tile {
   int64_t ldx;
   const W* w;  // element (p, j) at w + p w_step + j
   int64_t w_step;
-  bool first, last;     // block of products
-  const float* bias;    // of the tile's first column, or nullptr
-  const float* scales;  // likewise
-  float* y;
-  int64_t ldy;
-  int64_t last_cols;  // valid columns of the last vector
-  const char* next;   // what comes from memory next, next_step bytes of it at each step
+  const char* next;  // what comes from memory next, next_step bytes of it at each step
   int64_t next_step;
   bool shares_next;  // the tiles of a panel share that
+  Output output;
 };
+
+/// One function for the tiles of a width: unrolled in each of them it would be most of their code. sums (rows, kVec, lanes).
+template <int kVec>
+HWY_NOINLINE void finish(int64_t rows, const float* HWY_RESTRICT sums, const Output& output) {
+  const D d;
+  const int64_t lanes = static_cast<int64_t>(hn::Lanes(d));
+  const size_t last_cols = static_cast<size_t>(output.last_cols);
+  const bool whole = output.last_cols == lanes, scaled = output.scales != nullptr, scales_now = scaled && output.last;
+  const auto load = [&](const float* from, int j)
+                        HWY_ATTR { return j < kVec - 1 || whole ? hn::LoadU(d, from + j * lanes) : load_partial(d, from + j * lanes, last_cols); };
+  V bias[kVec], start[kVec], scale[kVec];
+#pragma GCC unroll 8
+  for (int j = 0; j < kVec; ++j) {
+    bias[j] = output.bias != nullptr ? load(output.bias, j) : hn::Zero(d);
+    start[j] = scaled ? hn::Zero(d) : bias[j];
+    scale[j] = scaled ? load(output.scales, j) : hn::Zero(d);
+  }
+  float* to = output.y;
+  for (int64_t i = 0; i < rows; ++i, to += output.ldy, sums += kVec * lanes) {
+    V sum[kVec];
+#pragma GCC unroll 8
+    for (int j = 0; j < kVec; ++j) sum[j] = hn::Add(output.first ? start[j] : load(to, j), hn::Load(d, sums + j * lanes));
+    if (scales_now) {
+#pragma GCC unroll 8
+      for (int j = 0; j < kVec; ++j) sum[j] = hn::MulAdd(sum[j], scale[j], bias[j]);
+    }
+#pragma GCC unroll 8
+    for (int j = 0; j < kVec - 1; ++j) hn::StoreU(sum[j], d, to + j * lanes);
+    if (whole) {
+      hn::StoreU(sum[kVec - 1], d, to + (kVec - 1) * lanes);
+    } else {
+      store_partial(sum[kVec - 1], d, to + (kVec - 1) * lanes, last_cols);
+    }
+  }
+}
 
 template <int kRow, int kVec, class W>
 HWY_NOINLINE void tile_kernel(const Tile<W>& tile) {
@@ -149,27 +189,13 @@ HWY_NOINLINE void tile_kernel(const Tile<W>& tile) {
     for (int g = 0; g < kPointers; ++g) ++x[g];
     w += w_step;
   }
-  const size_t last_cols = static_cast<size_t>(tile.last_cols);
-  const bool whole = tile.last_cols == lanes, scaled = tile.scales != nullptr;
-  const auto load = [&](const float* from, int j)
-                        HWY_ATTR { return j < kVec - 1 || whole ? hn::LoadU(d, from + j * lanes) : load_partial(d, from + j * lanes, last_cols); };
+  HWY_ALIGN float sums[kRow * kVec * hn::MaxLanes(D())];
 #pragma GCC unroll 16
-  for (int j = 0; j < kVec; ++j) {
-    const V bias = tile.bias != nullptr ? load(tile.bias, j) : hn::Zero(d);
-    const V start = scaled ? hn::Zero(d) : bias;
-    const V scale = scaled ? load(tile.scales, j) : hn::Zero(d);
+  for (int i = 0; i < kRow; ++i) {
 #pragma GCC unroll 16
-    for (int i = 0; i < kRow; ++i) {
-      float* to = tile.y + i * tile.ldy;
-      V sum = hn::Add(tile.first ? start : load(to, j), acc[i][j]);
-      if (scaled && tile.last) sum = hn::MulAdd(sum, scale, bias);
-      if (j < kVec - 1 || whole) {
-        hn::StoreU(sum, d, to + j * lanes);
-      } else {
-        store_partial(sum, d, to + j * lanes, last_cols);
-      }
-    }
+    for (int j = 0; j < kVec; ++j) hn::Store(acc[i][j], d, sums + (i * kVec + j) * lanes);
   }
+  finish<kVec>(kRow, sums, tile.output);
 }
 
 template <class W>
@@ -193,9 +219,9 @@ void run_panel(int64_t rows, int64_t cols, Tile<W> tile) {
       const int64_t left = vectors - v, at = v * lanes;
       tile.x = origin.x + row * origin.ldx;
       tile.w = origin.w + at;
-      tile.bias = origin.bias == nullptr ? nullptr : origin.bias + at;
-      tile.scales = origin.scales == nullptr ? nullptr : origin.scales + at;
-      tile.y = origin.y + row * origin.ldy + at;
+      tile.output.bias = origin.output.bias == nullptr ? nullptr : origin.output.bias + at;
+      tile.output.scales = origin.output.scales == nullptr ? nullptr : origin.output.scales + at;
+      tile.output.y = origin.output.y + row * origin.output.ldy + at;
       tile.next_step = origin.shares_next ? origin.next_step / tiles : t == 0 ? origin.next_step : 0;
       tile.next = origin.next + (origin.shares_next ? t * tile.depth * tile.next_step : 0) + at * static_cast<int64_t>(sizeof(W));
       int64_t width = 1;
@@ -213,7 +239,7 @@ void run_panel(int64_t rows, int64_t cols, Tile<W> tile) {
       } else {
         kernel = kernel_of_rows<1, W>(count, kRows);
       }
-      tile.last_cols = std::min(lanes, cols - (v + width - 1) * lanes);
+      tile.output.last_cols = std::min(lanes, cols - (v + width - 1) * lanes);
       kernel(tile);
       v += width;
     }
@@ -230,12 +256,12 @@ Tile<W> tile_of(const MultiplyArgs& args, int64_t row, int64_t col, int64_t pc, 
   tile.w = w;
   tile.w_step = panel_width(args.shape.n, col);
   tile.next = reinterpret_cast<const char*>(w);
-  tile.first = pc == 0;
-  tile.last = pc + kBlockDepth >= args.shape.k;
-  tile.bias = args.bias == nullptr ? nullptr : args.bias + col;
-  tile.scales = args.scales == nullptr ? nullptr : args.scales + col;
-  tile.y = args.y + row * args.ldy + col;
-  tile.ldy = args.ldy;
+  tile.output.first = pc == 0;
+  tile.output.last = pc + kBlockDepth >= args.shape.k;
+  tile.output.bias = args.bias == nullptr ? nullptr : args.bias + col;
+  tile.output.scales = args.scales == nullptr ? nullptr : args.scales + col;
+  tile.output.y = args.y + row * args.ldy + col;
+  tile.output.ldy = args.ldy;
   return tile;
 }
 
@@ -250,7 +276,7 @@ void multiply(const MultiplyArgs& args) {
       for (int64_t pc = 0; pc == 0 || pc < shape.k; pc += kBlockDepth) {
         Tile<W> tile = tile_of(args, row, col, pc, static_cast<const W*>(args.packed) + col * shape.k + pc * width);
         // Memory is asked early for what follows: with little to compute a few pages ahead, else for the next block in shares of the tiles.
-        if (!tile.last || col + kWeightPanel < args.col_end) {
+        if (!tile.output.last || col + kWeightPanel < args.col_end) {
           tile.next_step = width * static_cast<int64_t>(sizeof(W));
           tile.shares_next = rows > kTileRows * (sizeof(W) == sizeof(float) ? 2 : 1);
           tile.next += tile.shares_next ? tile.depth * tile.next_step : kAheadBytes;
