@@ -26,6 +26,8 @@ packages=(
   "nlohmann-json3-dev header:nlohmann/json.hpp"
   "libcli11-dev header:CLI/CLI.hpp"
   "libtomlplusplus-dev header:toml++/toml.h"
+  "libsndfile1-dev header:sndfile.h"
+  "libsamplerate0-dev header:samplerate.h"
   "libgtest-dev header:gtest/gtest.h"
   "librapidcheck-dev header:rapidcheck.h"
   "libbenchmark-dev header:benchmark/benchmark.h"

@@ -17,6 +17,7 @@
 #include "seqboat/data/listops_cache.h"
 #include "seqboat/data/listops_stats.h"
 #include "seqboat/data/shortcut_ladder.h"
+#include "speech_data.h"
 
 namespace seqboat::app {
 namespace {
@@ -40,6 +41,16 @@ constexpr DataSet kDataSets[] = {
      "Large Movie Review Dataset v1.0 (aclImdb_v1.tar.gz, from ai.stanford.edu/~amaas/data/sentiment): seqboat train lra/text-small --data aclImdb",
      false},
     {"bytes", "any file as a text of bytes, for language models", "your own: seqboat train lm/bytes-small --data FILE", false},
+    {"speech-commands", "spoken words, a folder of WAV or FLAC files each",
+     "Speech Commands (speech_commands_v0.02.tar.gz, from "
+     "download.tensorflow.org/data) or folders of your own: seqboat train speech/sc10 --data DIR",
+     false},
+    {"fsdd", "spoken digits of six speakers at 8 kHz",
+     "Free Spoken Digit Dataset (github.com/Jakobovski/free-spoken-digit-dataset): seqboat train speech/kws-causal-small --data DIR", false},
+    {"asc10", "ten spoken Arabic words at 16 kHz, as records of mu-law bytes",
+     "made from the Arabic Speech Commands Dataset (github.com/abdulkaderghandoura/arabic-speech-commands-dataset): seqboat train "
+     "speech/kws-causal-small --set data.name=asc10 --data DIR",
+     false},
     {"synthetic", "random tokens or numbers of one length, which only the clock looks at", "made in memory: seqboat bench --recipe bench/listops",
      false},
 };
@@ -50,7 +61,7 @@ int list_data(Reporter& reporter) {
   std::string text;
   for (const DataSet& set : kDataSets) {
     json["data"].push_back({{"name", set.name}, {"what", set.what}, {"source", set.source}});
-    text += fmt::format("{:<10} {}\n{:<10} {}\n", set.name, set.what, "", set.source);
+    text += fmt::format("{:<16} {}\n{:<16} {}\n", set.name, set.what, "", set.source);
   }
   reporter.result(json, text);
   return 0;
@@ -142,13 +153,15 @@ std::vector<fs::path> files_of(const std::string& path) {
   SEQBOAT_CHECK(
       !files.empty(), ErrorKind::kData,
       "{}: expected basic_train.tsv, basic_val.tsv or basic_test.tsv (listops), or imdb_train.tsv, imdb_test.tsv or the folders train/ and test/ "
-      "of aclImdb (imdb), found none of them",
+      "of aclImdb (imdb), recordings/ (fsdd), asc10_*_16k.ulaw (asc10) or a folder of sound files for each word (speech-commands), found none of "
+      "them",
       path);
   return files;
 }
 
 int check_data(const std::string& path, Reporter& reporter) {
   if (is_imdb(path)) return check_imdb(path, reporter);
+  if (is_speech(path)) return check_speech(path, reporter);
   Json json;
   json["ok"] = true;
   json["files"] = Json::array();
@@ -191,6 +204,7 @@ std::string ladder_text(const data::ShortcutLadder& ladder) {
 
 int stats_data(const std::string& path, const std::string& split_name, Reporter& reporter) {
   if (is_imdb(path)) return imdb_stats(path, split_name, reporter);
+  if (is_speech(path)) return speech_stats(path, split_name, reporter);
   std::error_code error;
   files_of(path);  // names what is missing
   const bool is_folder = fs::is_directory(path, error);
@@ -279,15 +293,16 @@ void add_data(CLI::App* app, Invocation* invocation) {
     std::string split;
   };
   auto path = std::make_shared<Path>();
-  CLI::App* check =
-      command->add_subcommand("check", "reads every sample and compares each label with the expression's value, or the review's rating");
-  check->add_option("FILE|DIR", path->path, "a .tsv file, or a folder of splits (imdb: aclImdb, or one of imdb_*.tsv)")->required();
+  CLI::App* check = command->add_subcommand("check",
+                                            "reads every sample and compares each label with the expression's value, or the review's rating; decodes "
+                                            "every sound");
+  check->add_option("FILE|DIR", path->path, "a .tsv file, or a folder of splits (imdb: aclImdb, or one of imdb_*.tsv), or of sounds")->required();
   add_common_options(check, invocation);
   check->footer(examples("seqboat data check /tmp/listops", "seqboat data check /tmp/listops/basic_test.tsv --json"));
   check->callback([invocation, path] { invocation->action = [path](Reporter& reporter) { return check_data(path->path, reporter); }; });
 
-  CLI::App* stats = command->add_subcommand("stats", "lengths, depths, labels, ratings, and how far shortcuts get");
-  stats->add_option("FILE|DIR", path->path, "a .tsv file, or a folder of splits (imdb: aclImdb, or one of imdb_*.tsv)")->required();
+  CLI::App* stats = command->add_subcommand("stats", "lengths, depths, labels, ratings, levels, and how far shortcuts get");
+  stats->add_option("FILE|DIR", path->path, "a .tsv file, or a folder of splits (imdb: aclImdb, or one of imdb_*.tsv), or of sounds")->required();
   stats->add_option("--split", path->split, "of a folder: train, valid or test; default the test split")
       ->check(CLI::IsMember({"train", "valid", "val", "test"}))
       ->type_name("SPLIT");

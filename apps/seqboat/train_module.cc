@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "seqboat/base/error.h"
+#include "seqboat/data_audio/sound_file.h"
 #include "seqboat/train/process.h"
 #include "verbs.h"
 
@@ -29,6 +30,13 @@ int translated(Call&& call) {
   }
 }
 
+// The training library reads sound files by what the program links for it.
+template <class Request>
+Request with_sound(Request request) {
+  request.sound = seqboat::data_audio::sound_tools();
+  return request;
+}
+
 }  // namespace
 
 extern "C" {
@@ -42,14 +50,14 @@ __attribute__((visibility("default"))) void seqboat_describe_torch(nlohmann::ord
 }
 
 __attribute__((visibility("default"))) int seqboat_run_train(const seqboat::train::TrainRequest* request, seqboat::Reporter* reporter) {
-  return translated([&] { return seqboat::train::run_train(*request, *reporter); });
+  return translated([&] { return seqboat::train::run_train(with_sound(*request), *reporter); });
 }
 
 __attribute__((visibility("default"))) int seqboat_run_eval(const seqboat::train::EvalRequest* request, seqboat::Reporter* reporter) {
-  return translated([&] { return seqboat::train::run_eval(*request, *reporter); });
+  return translated([&] { return seqboat::train::run_eval(with_sound(*request), *reporter); });
 }
 
 __attribute__((visibility("default"))) int seqboat_run_bench(const seqboat::train::BenchRequest* request, seqboat::Reporter* reporter) {
-  return translated([&] { return seqboat::train::run_bench(*request, *reporter); });
+  return translated([&] { return seqboat::train::run_bench(with_sound(*request), *reporter); });
 }
 }

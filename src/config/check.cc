@@ -184,7 +184,18 @@ void check_run_keys_together(const Recipe& recipe, const CheckContext& context) 
                                  {"data.context", {"bytes"}},
                                  {"data.valid_share", {"bytes"}},
                                  {"data.test_share", {"bytes"}},
-                                 {"data.valid", {"imdb"}},
+                                 {"data.valid", {"imdb", "fsdd"}},
+                                 {"data.sample_rate", {"speech-commands", "fsdd", "asc10"}},
+                                 {"data.frame_ms", {"speech-commands", "fsdd", "asc10"}},
+                                 {"data.gain", {"speech-commands", "fsdd", "asc10"}},
+                                 {"data.normalize", {"speech-commands", "fsdd", "asc10"}},
+                                 {"data.seconds", {"speech-commands", "fsdd", "asc10"}},
+                                 {"data.fit", {"speech-commands", "fsdd", "asc10"}},
+                                 {"data.split", {"speech-commands", "fsdd"}},
+                                 {"data.words", {"speech-commands"}},
+                                 {"data.test_speakers", {"fsdd"}},
+                                 {"data.shift_ms", {"speech-commands", "fsdd", "asc10"}},
+                                 {"data.gain_db", {"speech-commands", "fsdd", "asc10"}},
                                  {"data.length", {"synthetic"}},
                                  {"train.auxiliary_weight", {"listops"}}};
   const Recipe defaults;
@@ -201,6 +212,22 @@ void check_run_keys_together(const Recipe& recipe, const CheckContext& context) 
     require(data.length > 0, context, "data.length", recipe, "must be at least 1 where data.name is \"synthetic\"");
     require(recipe.model.input == "real" || recipe.model.vocab_size > 0, context, "model.vocab_size", recipe,
             "must be at least 1 where data.name is \"synthetic\": nothing else tells it");
+    require(recipe.model.input == "tokens" || recipe.model.channels > 0, context, "model.channels", recipe,
+            "must be at least 1 where data.name is \"synthetic\": nothing else tells it");
+  }
+  if (data.is_sound()) {
+    const double samples = data.frame_ms * static_cast<double>(data.sample_rate) / 1000;
+    require(data.frame_ms == 0 || (data.frame_samples() >= 1 && std::abs(samples - static_cast<double>(data.frame_samples())) < 1e-9), context,
+            "data.frame_ms", recipe, "must make a whole number of samples at data.sample_rate = {}", data.sample_rate);
+    require(data.frame_samples() <= 65536, context, "data.frame_ms", recipe, "must make at most 65536 samples at data.sample_rate = {}",
+            data.sample_rate);
+    require(data.fit == "cut" || data.seconds > 0, context, "data.seconds", recipe, "must be above 0 where data.fit is \"{}\"", data.fit);
+    require(data.normalize == "none" || (data.fit != "cut" && data.shift_ms == 0), context, "data.normalize", recipe,
+            "must be \"none\" unless data.fit makes clips of one length and data.shift_ms is 0");
+    require(data.name != "fsdd" || data.split != "stratified", context, "data.split", recipe, "must be \"official\" or \"speakers\" for fsdd");
+    require(data.valid == "tenth" || data.split == "official", context, "data.valid", recipe, "must be \"tenth\" unless data.split is \"official\"");
+    require(data.test_speakers.empty() == (data.name != "fsdd" || data.split != "speakers"), context, "data.test_speakers", recipe,
+            "must name speakers where data.split is \"speakers\" for fsdd, and be empty elsewhere");
   }
   if (data.name == "bytes") {
     require(data.context < data.block_length, context, "data.context", recipe, "must be below data.block_length = {}", data.block_length);

@@ -12,6 +12,8 @@ namespace {
 
 using Json = nlohmann::ordered_json;
 
+constexpr const char* kDataSection = "data";
+
 bool is_model_key(const Key& key) {
   return *key.json_name != '\0';
 }
@@ -82,6 +84,7 @@ Json to_json(const ModelConfig& config) {
   for (const Key& key : keys()) {
     if (is_model_key(key)) std::visit([&](auto* value) { json[key.json_name] = *value; }, field(key, recipe));
   }
+  if (!config.data.empty()) json[kDataSection] = to_json(config.data);
   return json;
 }
 
@@ -91,6 +94,7 @@ ModelConfig model_config_from_json(const Json& json, const std::string& where) {
   for (const Key& key : keys()) {
     if (is_model_key(key)) names.emplace_back(key.json_name);
   }
+  names.emplace_back(kDataSection);
   for (const auto& [name, value] : json.items()) {
     SEQBOAT_CHECK(std::find(names.begin(), names.end(), name) != names.end(), ErrorKind::kModel, "{}: unknown key {}{}", where, name,
                   suggestion(name, names));
@@ -107,6 +111,15 @@ ModelConfig model_config_from_json(const Json& json, const std::string& where) {
                   shown(*value));
   }
   check_model(recipe, {[&](const Key&) { return where; }, ErrorKind::kModel, /*json_names=*/true});
+  if (const auto data = json.find(kDataSection); data != json.end()) {
+    recipe.model.data = input_format_from_json(*data, where);
+    const InputFormat& format = recipe.model.data;
+    const ModelConfig& model = recipe.model;
+    SEQBOAT_CHECK(format.frame == 0 || (model.input == "real" && model.channels == format.frame), ErrorKind::kModel,
+                  "{}: data.frame must be the channels of real input, {}, found {}", where, model.input == "real" ? model.channels : 0, format.frame);
+    SEQBOAT_CHECK(format.labels.empty() || static_cast<int64_t>(format.labels.size()) == model.classes, ErrorKind::kModel,
+                  "{}: data.labels must name {} classes, found {} names", where, model.classes, format.labels.size());
+  }
   return recipe.model;
 }
 

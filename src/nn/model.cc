@@ -136,6 +136,8 @@ std::shared_ptr<Model> make_model(const ModelConfig& config, uint64_t seed) {
   config.validate("model");
   SEQBOAT_CHECK(config.input != "tokens" || config.vocab_size > 0, ErrorKind::kConfig, "model: vocab_size must be positive for token input, got {}",
                 config.vocab_size);
+  SEQBOAT_CHECK(config.input != "real" || config.channels > 0, ErrorKind::kConfig, "model: channels must be positive for real input, got {}",
+                config.channels);
   constexpr uint64_t kInitializationStream = 1;
   PhiloxStream random(seed, kInitializationStream);
   if (config.task == "language-model") return std::make_shared<LanguageModel>(config, random);

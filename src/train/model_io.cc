@@ -110,6 +110,8 @@ std::shared_ptr<nn::Model> load_model(const std::filesystem::path& dir) {
   const config::ModelConfig config = config::read_model_config(dir);
   SEQBOAT_CHECK(config.input != "tokens" || config.vocab_size > 0, ErrorKind::kModel, "{}: vocab_size must be positive, found {}",
                 (dir / "config.json").string(), config.vocab_size);
+  SEQBOAT_CHECK(config.input != "real" || config.channels > 0, ErrorKind::kModel, "{}: channels must be positive, found {}",
+                (dir / "config.json").string(), config.channels);
   // Before memory is taken for what the config asks: is there such a file at all?
   const std::filesystem::path weights = dir / "model.safetensors";
   const SafetensorsFile source = SafetensorsFile::open(weights);

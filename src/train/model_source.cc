@@ -1,6 +1,7 @@
 #include "train/model_source.h"
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <algorithm>
 
@@ -54,6 +55,20 @@ config::Recipe recipe_of_model(const fs::path& model, const config::ModelConfig&
     recipe.data.valid_share = 0;
     recipe.data.test_share = 1;
   }
+  if (config::DataConfig data{.name = config.data.name}; data.is_sound()) {
+    const config::InputFormat& format = config.data;
+    data.sample_rate = format.sample_rate;
+    data.frame_ms = format.frame == 1 ? 0 : 1000.0 * static_cast<double>(format.frame) / static_cast<double>(format.sample_rate);
+    data.gain = format.gain;
+    data.normalize = format.normalize;
+    if (format.normalize == "none") {
+      data.seconds = 0;
+    } else {
+      data.fit = "exact";
+    }
+    if (data.name == "speech-commands") data.words = fmt::format("{}", fmt::join(format.labels, ","));
+    recipe.data = data;
+  }
   recipe.train.steps = recipe.train.batch_size = 1;  // a whole recipe, as the reader wants it
   recipe = config::recipe_from_toml(config::to_toml(recipe), model.string(), overrides);
   recipe.model = config;
@@ -64,6 +79,20 @@ fs::path data_of_model(const fs::path& data_dir, const std::vector<std::string>&
   const bool other_data = std::any_of(overrides.begin(), overrides.end(), [](const auto& set) { return set.rfind("data.", 0) == 0; });
   if (!data_dir.empty() || other_data) return data_dir;
   return recipe.data.path;
+}
+
+void check_input_format(const fs::path& model_dir, const config::InputFormat& model, const config::InputFormat& data) {
+  if (model.empty() || data.empty()) return;
+  const std::string file = (model_dir / "config.json").string();
+  const auto check = [&](const char* what, const auto& expected, const auto& found) {
+    SEQBOAT_CHECK(expected == found, ErrorKind::kModel, "{}: the model was trained with {} {}, and the data are read with {}", file, what, expected,
+                  found);
+  };
+  check("a data.sample_rate of", model.sample_rate, data.sample_rate);
+  check("a data.frame of", model.frame, data.frame);
+  check("a data.gain of", model.gain, data.gain);
+  check("data.normalize =", model.normalize, data.normalize);
+  check("the data.labels", fmt::format("{}", fmt::join(model.labels, ", ")), fmt::format("{}", fmt::join(data.labels, ", ")));
 }
 
 }  // namespace seqboat::train

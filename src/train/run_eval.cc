@@ -76,7 +76,7 @@ int evaluate_model(const EvalRequest& request, Reporter& reporter) {
   log.log(fmt::format("seqboat eval {}: cpu, {}, {} {}", dir.string(), kernels::simd_target(), threads, threads == 1 ? "thread" : "threads"));
 
   const auto model = load_model(dir);
-  const auto task = make_task(recipe, data_of_model(request.data_dir, request.overrides, recipe));
+  const auto task = make_task(recipe, data_of_model(request.data_dir, request.overrides, recipe), request.sound);
   config::ModelConfig config = model->config();
   try {
     task->complete(&config);
@@ -89,6 +89,7 @@ int evaluate_model(const EvalRequest& request, Reporter& reporter) {
     return 128 + interrupted.signal;
   }
   log.set_preparing(false);
+  check_input_format(dir, model->config().data, task->input_format());
 
   EvaluateOptions options{.examples = request.examples,
                           .details = true,

@@ -78,12 +78,13 @@ class Trainer {
     // A run remembers where its data are.
     if (!request_.data_dir.empty()) recipe_.data.path = request_.data_dir.string();
     if (!recipe_.data.path.empty()) recipe_.data.path = fs::absolute(recipe_.data.path, error).string();
-    task_ = make_task(recipe_, request_.data_dir.empty() ? fs::path() : fs::path(recipe_.data.path));
+    task_ = make_task(recipe_, request_.data_dir.empty() ? fs::path() : fs::path(recipe_.data.path), request_.sound);
     task_->complete(&recipe_.model);
     resolve(&recipe_);
     check_memory(recipe_.model);
     if (!request_.dry_run) open_run_dir();
     load_data();
+    recipe_.model.data = task_->input_format();
     build();
     if (request_.dry_run) return;
     go_on();
@@ -108,7 +109,7 @@ class Trainer {
       going_on_ = true;
       if (recipe_.data.path.empty()) recipe_.data.path = run.data.path;
       // Where the run's data were found good they are taken as they are: they may have been given by hand.
-      if (request_.data_dir.empty() && recipe_.data.path == run.data.path) task_ = make_task(recipe_, run.data.path);
+      if (request_.data_dir.empty() && recipe_.data.path == run.data.path) task_ = make_task(recipe_, run.data.path, request_.sound);
     } else {
       SEQBOAT_CHECK(!request_.resume, ErrorKind::kModel, "{}: no run directory: it has no config.toml", dir.string());
       for (const char* name : {"checkpoints", "model", "metrics.jsonl", "latest", "best"}) {
@@ -272,7 +273,8 @@ class Trainer {
       // A new epoch begins at the beginning of every lane, where nothing has been read yet.
       if (sampler_->epoch_done() || sampler_->state().cursor == 0) state_.stream = {};
       const std::vector<int64_t> examples = sampler_->next();
-      const TaskBatch batch = task_->split(Split::kTrain).batch(examples);
+      const ReadingKey reading{.seed = static_cast<uint64_t>(recipe_.train.seed), .epoch = sampler_->state().epoch};
+      const TaskBatch batch = task_->split(Split::kTrain).training_batch(examples, reading);
       std::vector<nn::LayerTrace> traces;
       nn::ForwardOptions options;
       options.recompute = recipe_.train.recompute;

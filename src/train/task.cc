@@ -109,13 +109,15 @@ const char* split_word(data::Split split) {
   return split == data::Split::kTrain ? "train" : split == data::Split::kValid ? "valid" : "test";
 }
 
-std::unique_ptr<Task> make_task(const config::Recipe& recipe, const std::filesystem::path& data_dir) {
+std::unique_ptr<Task> make_task(const config::Recipe& recipe, const std::filesystem::path& data_dir, const data::SoundTools& sound) {
   if (recipe.data.name == "listops") return make_listops_task(recipe, data_dir);
   if (recipe.data.name == "bytes") return make_bytes_task(recipe, data_dir);
   if (recipe.data.name == "imdb") return make_imdb_task(recipe, data_dir);
+  if (recipe.data.is_sound()) return make_speech_task(recipe, data_dir, sound);
+  constexpr const char* kNames = "listops, imdb, bytes, speech-commands, fsdd or asc10";
   SEQBOAT_CHECK(recipe.data.name != "synthetic", ErrorKind::kConfig,
-                "data.name: expected listops, imdb or bytes, found \"synthetic\": those are random numbers, for `seqboat bench` alone");
-  fail(ErrorKind::kConfig, "data.name: expected listops, imdb or bytes, found {}", in_quotes(recipe.data.name));
+                "data.name: expected {}, found \"synthetic\": those are random numbers, for `seqboat bench` alone", kNames);
+  fail(ErrorKind::kConfig, "data.name: expected {}, found {}", kNames, in_quotes(recipe.data.name));
 }
 
 }  // namespace seqboat::train

@@ -5,6 +5,8 @@
 #include <string>
 #include <vector>
 
+#include "seqboat/config/input_format.h"
+
 namespace seqboat::config {
 
 /// Everything that fixes a model's shape and function: what config.json beside model.safetensors holds. Recipes fill it from [model], [router]
@@ -18,7 +20,7 @@ struct ModelConfig {
   std::string encoder = "ema";   ///< state encoder of a layer: ema | s4d
   std::string input = "tokens";  ///< tokens (embedding of integers) | real (x * weight + bias of `channels` numbers a step)
   int64_t vocab_size = 0;        ///< V, tokens only; 0 = from the data
-  int64_t channels = 1;          ///< numbers a step, real only
+  int64_t channels = 1;          ///< numbers a step, real only; 0 = from the data
   int64_t d_model = 0;           ///< D
   int64_t d_hidden = 0;          ///< H; 0 = 2 D
   int64_t d_attn = 0;            ///< Z, query and key width
@@ -59,6 +61,8 @@ struct ModelConfig {
   bool nli = false;                     ///< retrieval: adds product and difference to the pair's features
   int64_t classifier_layers = 1;        ///< GELU layers before the last, bias-free one
   int64_t d_classifier = 0;             ///< their width; 0 = 2 D
+  /// No key of a recipe: the task fills it in from [data] and the data themselves.
+  InputFormat data;
 
   int64_t hidden() const { return d_hidden > 0 ? d_hidden : 2 * d_model; }
   int64_t classifier_width() const { return d_classifier > 0 ? d_classifier : 2 * d_model; }
@@ -96,8 +100,8 @@ struct ModelConfig {
   void validate(const std::string& where) const;
 };
 
-/// Keys are the field names above, all present, in this order. from_json: an unknown key, a missing one (but for those that came later), a wrong
-/// type, or a value that validate() refuses is an Error (kModel).
+/// Keys are the field names above, all present, in this order, and last `data` unless it is empty. from_json: an unknown key, a missing one (but for
+/// those that came later), a wrong type, or a value that validate() refuses is an Error (kModel).
 nlohmann::ordered_json to_json(const ModelConfig& config);
 ModelConfig model_config_from_json(const nlohmann::ordered_json& json, const std::string& where);
 

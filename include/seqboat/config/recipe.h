@@ -71,7 +71,28 @@ struct DataConfig {
   int64_t context = 0;          ///< bytes: bytes that evaluation shows before each block; -1 = one stream with carried state
   double valid_share = 0.05;    ///< bytes: the held-out tail is so much of the file ...
   double test_share = 0.05;     ///< ... and so much after it
-  std::string valid = "tenth";  ///< imdb: tenth | test, what is validated on
+  std::string valid = "tenth";  ///< imdb, fsdd: tenth | test, what is validated on
+  // Sound: speech-commands, fsdd, asc10.
+  int64_t sample_rate = 16000;     ///< samples a second; clips of another rate are resampled
+  double frame_ms = 0;             ///< milliseconds of sound a step; 0 = a sample
+  double gain = 1;                 ///< what samples are multiplied by
+  std::string normalize = "none";  ///< none | time-index: to mean 0 and deviation 1 at each sample's place in the clip
+  double seconds = 1;              ///< length of clips; 0 = all of each
+  std::string fit = "cut";         ///< cut | pad | exact: what becomes of clips of another length
+  std::string split = "official";  ///< official | speakers | stratified
+  std::string words;               ///< speech-commands: comma-separated; empty = all
+  std::string test_speakers;       ///< fsdd, by speakers: comma-separated
+  double shift_ms = 0;             ///< training: so much is dropped at most from the beginning of a clip
+  double gain_db = 0;              ///< training: so much louder or softer at most
+
+  bool is_sound() const { return name == "speech-commands" || name == "fsdd" || name == "asc10"; }
+  /// Samples of a step.
+  int64_t frame_samples() const { return frame_ms == 0 ? 1 : static_cast<int64_t>(frame_ms * static_cast<double>(sample_rate) / 1000 + 0.5); }
+  /// Steps of the longest clip; of one second where clips have no bound.
+  int64_t steps() const {
+    const auto samples = static_cast<int64_t>((seconds > 0 ? seconds : 1) * static_cast<double>(sample_rate) + 0.5);
+    return (samples + frame_samples() - 1) / frame_samples();
+  }
 };
 
 /// [expect]: the number to reach and where it is from. Without a metric nothing is expected.

@@ -8,6 +8,7 @@
 
 #include "seqboat/base/reporter.h"
 #include "seqboat/config/recipe.h"
+#include "seqboat/data/sound.h"
 
 /// What the verbs `train`, `eval` and `bench` of the program ask of the training library. This header needs no LibTorch: the program parses its
 /// command line into these structs, loads the module with LibTorch, and calls.
@@ -25,6 +26,7 @@ struct TrainRequest {
   std::vector<std::string> overrides;             ///< the --set arguments as given, for environment.json
   std::vector<std::string> command_line;          ///< argv, for environment.json
   std::string version;                            ///< the program's, for the log and environment.json; empty = unknown
+  data::SoundTools sound = {};                    ///< how sound files are read: the module that holds the verbs fills it in
   const std::atomic<int>* stop_signal = nullptr;  ///< becomes SIGINT's or SIGTERM's number when the user interrupts; polled once a step
 };
 
@@ -44,13 +46,14 @@ struct EvalRequest {
   int64_t context = kOwnContext;
   static constexpr int64_t kStreamContext = -1;
   static constexpr int64_t kOwnContext = -2;
-  int64_t threads = 0;         ///< --threads; 0 = all cores
-  int64_t examples = 0;        ///< --examples: only so many of the split; 0 = all
-  std::string force = {};      ///< --force none | all | random | inverted: decisions in the place of the model's own; empty = its own
-  bool interventions = false;  ///< --interventions: the model's own decisions and each of those, in one table
-  int64_t seed = 0;            ///< --seed of random decisions
-  bool activations = false;    ///< --activations: tables by class and position of tokens, and the weighted span
-  bool weighted_span = false;  ///< --weighted-span: how far the attention's weights reach, which costs time
+  int64_t threads = 0;          ///< --threads; 0 = all cores
+  int64_t examples = 0;         ///< --examples: only so many of the split; 0 = all
+  std::string force = {};       ///< --force none | all | random | inverted: decisions in the place of the model's own; empty = its own
+  bool interventions = false;   ///< --interventions: the model's own decisions and each of those, in one table
+  int64_t seed = 0;             ///< --seed of random decisions
+  bool activations = false;     ///< --activations: tables by class and position of tokens, and the weighted span
+  bool weighted_span = false;   ///< --weighted-span: how far the attention's weights reach, which costs time
+  data::SoundTools sound = {};  ///< how sound files are read: the module that holds the verbs fills it in
   const std::atomic<int>* stop_signal = nullptr;
 };
 
@@ -75,6 +78,7 @@ struct BenchRequest {
   bool phases = false;                      ///< --phases: also where the time goes
   int64_t steps = 0;                        ///< --steps to time; 0 = three seconds of them, and at least five
   std::string simd = {};                    ///< --simd: kernels run on this target; empty = the best
+  data::SoundTools sound = {};              ///< how sound files are read: the module that holds the verbs fills it in
   const std::atomic<int>* stop_signal = nullptr;
 };
 

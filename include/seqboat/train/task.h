@@ -14,6 +14,7 @@
 #include "seqboat/base/reporter.h"
 #include "seqboat/config/recipe.h"
 #include "seqboat/data/dataset.h"
+#include "seqboat/data/sound.h"
 #include "seqboat/nn/packed.h"
 #include "seqboat/trace/activation_stats.h"
 
@@ -68,6 +69,12 @@ void score_tokens(const torch::Tensor& logits, const torch::Tensor& targets, con
 /// cut into batches; predictions are the arg-max (of equals, the first).
 void score_classification(const torch::Tensor& logits, const torch::Tensor& targets, Score* score);
 
+/// Keys what is drawn each time an example is read to train on: the same for the same run, epoch and example, however batches are cut.
+struct ReadingKey {
+  uint64_t seed = 0;
+  int64_t epoch = 0;
+};
+
 /// One split of a task's data.
 class TaskData {
  public:
@@ -76,6 +83,8 @@ class TaskData {
   /// (size() + 1) offsets of the examples: their lengths are what batches are packed by.
   virtual std::span<const int64_t> offsets() const = 0;
   virtual TaskBatch batch(std::span<const int64_t> examples) const = 0;
+  /// The same to train on, with what the task changes in each epoch; never more tokens than offsets() says.
+  virtual TaskBatch training_batch(std::span<const int64_t> examples, const ReadingKey& /*key*/) const { return batch(examples); }
   /// Whether the examples are one stream: they are then evaluated one after the other with the model's state carried.
   virtual bool is_stream() const { return false; }
   /// A checksum of all that batches are made of: a run goes on with the data that it began with.
@@ -112,6 +121,8 @@ class Task {
   virtual void load_sample(int64_t examples) = 0;
   /// A split that load() has loaded.
   virtual const TaskData& split(data::Split split) const = 0;
+  /// After load(): how the model is to be fed and what its classes are called, for its config.json; empty if there is nothing to say.
+  virtual config::InputFormat input_format() const { return {}; }
   /// Where the data are, for the log.
   virtual std::string where() const = 0;
 
@@ -133,8 +144,9 @@ class Task {
 };
 
 /// The task that [data] names, with its data in data_dir, else data.path, else the cache folder. What lies in data_dir (a folder or one file) is
-/// taken as it is; what lies in the others must be what [data] describes. Error (kConfig) for an unknown name.
-std::unique_ptr<Task> make_task(const config::Recipe& recipe, const std::filesystem::path& data_dir);
+/// taken as it is; what lies in the others must be what [data] describes. Tasks of sound read their files by `sound`. Error (kConfig) for an unknown
+/// name.
+std::unique_ptr<Task> make_task(const config::Recipe& recipe, const std::filesystem::path& data_dir, const data::SoundTools& sound = {});
 
 /// "train", "valid", "test": as the program says it.
 const char* split_word(data::Split split);

@@ -81,11 +81,13 @@ class Bench {
     if (model.input == "tokens" && model.vocab_size == 0) {
       model.vocab_size = data.name == "bytes" ? data::kByteVocabSize : data.name == "imdb" ? data::kImdbVocabSize : data::kListopsVocabSize;
     }
+    if (model.input == "real" && model.channels == 0) model.channels = data.frame_samples();
     length_ = request_.length;
     if (length_ == 0) {
       length_ = data.name == "synthetic" ? data.length
                 : data.name == "bytes"   ? data.block_length
                 : data.name == "imdb"    ? data.max_length
+                : data.is_sound()        ? data.steps()
                                          : data.max_length - 1;
     }
     check_positions("--length", length_);
@@ -166,7 +168,7 @@ class Bench {
     SEQBOAT_CHECK(request_.activation_rate < 0 || recipe_.model.chooses(), ErrorKind::kUsage,
                   "--activation-rate: in model.layer = \"{}\" nobody decides what is activated", recipe_.model.layer);
     trained_ = load_model(dir);
-    const auto task = make_task(recipe_, data_of_model(request_.data_dir, request_.overrides, recipe_));
+    const auto task = make_task(recipe_, data_of_model(request_.data_dir, request_.overrides, recipe_), request_.sound);
     config::ModelConfig completed = recipe_.model;
     try {
       task->complete(&completed);
@@ -175,6 +177,7 @@ class Bench {
     }
     RunLog log(reporter_, request_.stop_signal);
     task->load({data::Split::kTest}, log);
+    check_input_format(dir, recipe_.model.data, task->input_format());
     const TaskData& data = task->split(data::Split::kTest);
     const config::TrainConfig& train = recipe_.train;
     const int64_t most = request_.batch > 0 ? request_.batch : train.batch_size;
