@@ -235,7 +235,7 @@ void add_generate(CLI::App* app, Invocation* invocation) {
       ->type_name("P");
   command->add_option("--seed", options->sampler.seed, "of the draws; default 0")->check(whole_number(0))->type_name("N");
   add_common_options(command, invocation);
-  command->footer(examples("seqboat generate runs/lm --prompt \"It was\" --max-tokens 200 --temperature 0.8",
+  command->footer(examples("seqboat generate runs/lm --prompt Once --max-tokens 200 --temperature 0.8",
                            "seqboat generate runs/lm --file story.txt --top-p 0.9 --state-out story.state --json"));
   command->callback([invocation, options] {
     invocation->action = [invocation, options](Reporter& reporter) {

@@ -12,6 +12,8 @@
 #include "seqboat/config/flops.h"
 #include "seqboat/config/model_size.h"
 #include "seqboat/config/run_dir.h"
+#include "seqboat/runtime/model.h"
+#include "seqboat/runtime/state.h"
 
 namespace seqboat::app {
 namespace {
@@ -37,6 +39,13 @@ bool is_buffer(const std::string& name) {
   return false;
 }
 
+// Of a matrix in I8: what a row's integers are multiplied by.
+bool is_scale(const SafetensorsFile& file, const std::string& name) {
+  if (!ends_with(name, ".scale")) return false;
+  const TensorView* matrix = file.find(name.substr(0, name.size() - std::string(".scale").size()));
+  return matrix != nullptr && matrix->dtype == DType::kI8;
+}
+
 std::string shape_text(const std::vector<int64_t>& shape) {
   return fmt::format("({})", fmt::join(shape, ", "));
 }
@@ -51,11 +60,15 @@ int inspect(const InspectOptions& options, Reporter& reporter) {
 
   int64_t parameters = 0;
   int64_t weight_bytes = 0;
+  Json by_type = Json::object();
   Json tensors = Json::array();
   size_t name_width = 0;
   for (const TensorView& tensor : file.tensors()) {
-    if (!is_buffer(tensor.name)) parameters += tensor.count();
-    weight_bytes += static_cast<int64_t>(tensor.size_bytes);
+    if (!is_buffer(tensor.name) && !is_scale(file, tensor.name)) parameters += tensor.count();
+    const auto bytes = static_cast<int64_t>(tensor.size_bytes);
+    weight_bytes += bytes;
+    Json& of_type = by_type[dtype_name(tensor.dtype)];
+    of_type = bytes + (of_type.is_null() ? 0 : of_type.get<int64_t>());
     name_width = std::max(name_width, tensor.name.size());
     tensors.push_back({{"name", tensor.name}, {"dtype", dtype_name(tensor.dtype)}, {"shape", tensor.shape}});
   }
@@ -66,12 +79,23 @@ int inspect(const InspectOptions& options, Reporter& reporter) {
   const int64_t length = options.length > 0 ? options.length : config.max_positions;
   const config::Flops flops = config::flops_per_token(config, options.activation_rate, length);
   const int64_t state = config::state_bytes(config);
+  // What the runtime takes for it: a model that it cannot load is described all the same.
+  std::shared_ptr<const runtime::Model> model;
+  std::string why_not;
+  try {
+    model = runtime::load(folder);
+  } catch (const Error& e) {
+    why_not = e.what();
+  }
+  const bool runs = model && model->why_no_stream().empty() && !model->needs_max_context();
+  const int64_t runtime_state = runs ? runtime::State::bytes_for(*model) : 0;
 
   Json json;
   json["model"] = folder.string();
   json["config"] = config::to_json(config);
   json["parameters"] = parameters;
   json["weight_bytes"] = weight_bytes;
+  json["weight_bytes_by_type"] = by_type;
   json["flops_per_token"] = {{"activation_rate", options.activation_rate},
                              {"length", length},
                              {"products", flops.products},
@@ -80,6 +104,9 @@ int inspect(const InspectOptions& options, Reporter& reporter) {
                              {"total", flops.total()}};
   json["streams"] = state > 0;
   json["state_bytes"] = state > 0 ? Json(state) : Json(nullptr);
+  json["runtime"] = {{"weight_bytes", model ? Json(model->weight_bytes()) : Json(nullptr)},
+                     {"state_bytes", runs ? Json(runtime_state) : Json(nullptr)},
+                     {"why_not", model ? Json(model->why_no_stream().empty() ? Json(nullptr) : Json(model->why_no_stream())) : Json(why_not)}};
   json["tensors"] = tensors;
 
   std::string text = fmt::format("{}\n\n", folder.string());
@@ -90,7 +117,10 @@ int inspect(const InspectOptions& options, Reporter& reporter) {
   for (const TensorView& tensor : file.tensors()) {
     text += fmt::format("{:<{}}  {:<4}  {}\n", tensor.name, name_width, dtype_name(tensor.dtype), shape_text(tensor.shape));
   }
-  text += fmt::format("\nparameters         {} ({} on disk)\n", parameters, bytes_text(weight_bytes));
+  std::string types;
+  for (const auto& [type, bytes] : by_type.items())
+    types += fmt::format("{}{} {}", types.empty() ? "" : ", ", type, bytes_text(bytes.get<int64_t>()));
+  text += fmt::format("\nparameters         {} ({} on disk: {})\n", parameters, bytes_text(weight_bytes), types);
   text +=
       fmt::format("FLOPs per token    {:.0f} forward, at activation rate {} in a sequence of {}\n", flops.total(), options.activation_rate, length);
   text += fmt::format("                   products {:.0f}, attention {:.0f}, scan {:.0f}\n", flops.products, flops.attention, flops.scan);
@@ -101,6 +131,7 @@ int inspect(const InspectOptions& options, Reporter& reporter) {
   } else {
     text += "state per stream   attention without a window: its state grows with the stream\n";
   }
+  if (runs) text += fmt::format("in the runtime     {} of weights, {} a stream\n", bytes_text(model->weight_bytes()), bytes_text(runtime_state));
   reporter.result(json, text);
   return 0;
 }

@@ -100,7 +100,9 @@ int run(int argc, char** argv) {
   add_train(&app, &invocation);
   add_eval(&app, &invocation);
   add_generate(&app, &invocation);
+  add_stream(&app, &invocation);
   add_bench(&app, &invocation);
+  add_quantize(&app, &invocation);
   add_inspect(&app, &invocation);
   add_recipes(&app, &invocation);
   add_data(&app, &invocation);

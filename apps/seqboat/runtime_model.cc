@@ -2,6 +2,8 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+#include <cmath>
 #include <filesystem>
 
 #include "seqboat/base/error.h"
@@ -84,6 +86,13 @@ void check_reads_bytes(const runtime::Model& model, const std::string& path) {
   SEQBOAT_CHECK(config.vocab_size >= data::kByteVocabSize, ErrorKind::kModel,
                 "{}: reads no bytes: expected a vocabulary of at least {} ({} specials and 256 bytes), found {}", path, data::kByteVocabSize,
                 data::kFirstFreeToken, config.vocab_size);
+}
+
+double surprise_bits(std::span<const float> logits, int64_t token) {
+  const double most = *std::max_element(logits.begin(), logits.end());
+  double sum = 0;
+  for (const float logit : logits) sum += std::exp(logit - most);
+  return (std::log(sum) + most - logits[static_cast<size_t>(token)]) / std::log(2.0);
 }
 
 std::string bytes_text(int64_t bytes) {

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <memory>
+#include <span>
 #include <string>
 
 #include "command.h"
@@ -38,6 +39,9 @@ runtime::RunnerOptions runner_options(const runtime::State& state, int64_t threa
 
 /// Whether the model's tokens are the bytes of data/bytes.h; Error (kModel) naming what it reads in their place.
 void check_reads_bytes(const runtime::Model& model, const std::string& path);
+
+/// -log2 of the probability that these logits give to a token, over all of the vocabulary as `eval` has it.
+double surprise_bits(std::span<const float> logits, int64_t token);
 
 /// "12.3 kB"
 std::string bytes_text(int64_t bytes);

@@ -183,7 +183,7 @@ class WrongUsage(CliTest):
         self.expect(2, "bench", "--recipe", "bench/listop", parts=["did you mean bench/listops?"])
         self.expect(2, "bench", "--recipe", self.dir / "none.toml", parts=["no such recipe file"])
         for mode in ("decode", "prefill"):
-            self.expect(2, *recipe, "--mode", mode, parts=[mode, "not there yet", "train or forward"])
+            self.expect(2, *recipe, "--mode", mode, parts=["bidirectional", "model.causal=true"])
         self.expect(2, *recipe, "--mode", "backward", parts=["--mode", "backward", "train", "forward"])
         for rate in ("-0.1", "1.5", "nan", "much"):
             self.expect(2, *recipe, f"--activation-rate={rate}", parts=["--activation-rate", "from 0 to 1", rate])

@@ -7,7 +7,7 @@ import unittest
 
 from support import BINARY, CliTest
 
-VERBS = ["train", "eval", "bench", "inspect", "recipes", "data", "doctor", "completion", "help", "version"]
+VERBS = ["train", "eval", "generate", "stream", "bench", "quantize", "inspect", "recipes", "data", "doctor", "completion", "help", "version"]
 INNER = ["recipes list", "recipes show", "recipes copy", "data list", "data make", "data check", "data stats"]
 COLUMNS = 100
 
@@ -52,7 +52,7 @@ class Help(CliTest):
     def test_examples_that_need_no_model_run(self):
         ran = 0
         for words in self.all_verbs():
-            if words[0] in ("train", "eval", "bench", "inspect", "data", "doctor") or words == ["recipes", "copy"]:
+            if words[0] in ("train", "eval", "generate", "stream", "bench", "quantize", "inspect", "data", "doctor") or words == ["recipes", "copy"]:
                 continue  # they need a run, data, minutes, or judge the machine
             for line in self.help_of(*words)["text"].rstrip("\n").splitlines()[-2:]:
                 arguments = line.split(">")[0].split()[1:]

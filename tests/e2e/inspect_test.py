@@ -4,7 +4,7 @@ import json
 import struct
 import unittest
 
-from support import CliTest, MODEL_CONFIG, parameter_count, safetensors, write_model
+from support import CliTest, MODEL_CONFIG, parameter_count, random_model, safetensors, write_model
 
 
 class Inspect(CliTest):
@@ -34,6 +34,26 @@ class Inspect(CliTest):
         self.assertEqual(got["state_bytes"], 4 * 8 * 2 + 5 * (4 * (4 + 16) + 8) + 4 * 8 * 10)
         write_model(self.dir / "m", causal=True, window_size=0)
         self.assertIn("without a window", self.expect(0, "inspect", self.dir / "m").stdout)
+
+    def test_what_the_runtime_takes(self):
+        random_model(self.dir / "m")
+        got = self.json_of("inspect", self.dir / "m")
+        self.assertIsNone(got["runtime"]["why_not"])
+        self.assertGreaterEqual(got["runtime"]["state_bytes"], got["state_bytes"])
+        self.assertEqual(got["runtime"]["state_bytes"], self.json_of("generate", self.dir / "m", "--max-tokens", 1)["state_bytes"])
+        self.assertEqual(sum(got["weight_bytes_by_type"].values()), got["weight_bytes"])
+        self.assertEqual(list(got["weight_bytes_by_type"]), ["F32"])
+        for kind, dtype in (("bf16", "BF16"), ("int8", "I8")):
+            self.expect(0, "quantize", self.dir / "m", "-o", self.dir / kind, "--type", kind)
+            smaller = self.json_of("inspect", self.dir / kind)
+            self.assertEqual(smaller["parameters"], got["parameters"])
+            self.assertEqual(set(smaller["weight_bytes_by_type"]), {"F32", dtype})
+            self.assertLess(smaller["weight_bytes"], got["weight_bytes"])
+            self.assertIn(dtype, self.expect(0, "inspect", self.dir / kind).stdout)
+        random_model(self.dir / "m", causal=False, task="classification", classes=2)
+        self.assertIn("bidirectional", self.json_of("inspect", self.dir / "m")["runtime"]["why_not"])
+        write_model(self.dir / "m")
+        self.assertIn("model.safetensors", self.json_of("inspect", self.dir / "m")["runtime"]["why_not"])
 
     def test_run_directory(self):
         run = self.dir / "run"

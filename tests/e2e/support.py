@@ -12,6 +12,7 @@ import tempfile
 import unittest
 
 BINARY = os.environ.get("SEQBOAT_BINARY", "build/release/bin/seqboat")
+WRITE_RANDOM_MODEL = os.environ.get("SEQBOAT_WRITE_RANDOM_MODEL", "build/release/bin/write_random_model")
 SOURCE_DIR = pathlib.Path(os.environ.get("SEQBOAT_SOURCE_DIR", pathlib.Path(__file__).resolve().parents[2]))
 
 # CMake says whether train, eval and bench were built; without CMake the module beside the program does.
@@ -73,6 +74,20 @@ def write_model(folder, **changes):
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.json").write_text(json.dumps(config))
     (folder / "model.safetensors").write_bytes(safetensors({"everything": [parameter_count(config)]}))
+    return config
+
+
+def random_model(folder, seed=0, **changes):
+    """A model folder of random numbers that runs: a causal language model of bytes, but for the changes. Returns the config."""
+    config = {**MODEL_CONFIG, "task": "language-model", "causal": True, "vocab_size": 260, "classes": 0, "d_model": 16, "d_hidden": 24, "d_attn": 8, "n_layers": 2,
+              "window_size": 8, **changes}
+    folder.mkdir(parents=True, exist_ok=True)
+    file = folder / "wanted.json"
+    file.write_text(json.dumps(config))
+    done = subprocess.run([WRITE_RANDOM_MODEL, file, folder, str(seed)], capture_output=True, text=True)
+    if done.returncode != 0:
+        raise AssertionError(f"{WRITE_RANDOM_MODEL}: {done.stderr}")
+    file.unlink()
     return config
 
 

@@ -7,8 +7,8 @@
 #include "seqboat/data/batching.h"
 #include "seqboat/ops/ops.h"
 #include "seqboat/ops/phases.h"
+#include "seqboat/trace/forced_decisions.h"
 #include "seqboat/train/router_penalty.h"
-#include "train/bench/forced_decisions.h"
 
 namespace seqboat::train {
 namespace {
@@ -93,7 +93,7 @@ void force_decisions(const config::ModelConfig& model, uint64_t seed, double rat
   const int64_t tokens = batch->src1 ? batch->tokens / 2 : batch->tokens;
   batch->forced_active.clear();
   for (int64_t layer = 0; layer < model.n_layers; ++layer) {
-    const std::vector<uint8_t> decisions = forced_decisions(seed, layer, tokens, rate);
+    const std::vector<uint8_t> decisions = trace::forced_decisions(seed, layer, tokens, rate);
     Tensor flags = torch::empty({tokens}, torch::kUInt8);
     std::copy(decisions.begin(), decisions.end(), flags.mutable_data_ptr<uint8_t>());
     batch->forced_active.push_back(std::move(flags));

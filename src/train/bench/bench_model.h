@@ -37,7 +37,7 @@ BenchBatch batch_of(const data::SequenceDataset& dataset);
 /// A task's batch. Tokens that are not scored (-1) get some target or other: it makes no difference to time.
 BenchBatch batch_of(const TaskBatch& batch);
 
-/// Forces the decisions of every layer at this rate (forced_decisions.h). Both documents of a pair get the same.
+/// Forces the decisions of every layer at this rate (trace/forced_decisions.h). Both documents of a pair get the same.
 void force_decisions(const config::ModelConfig& model, uint64_t seed, double rate, BenchBatch* batch);
 
 /// The model of a recipe, and its steps. A training step is one micro-batch: forward, loss, backward, the gradients' clipping, the optimizer's step

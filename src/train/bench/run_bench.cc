@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "seqboat/base/error.h"
+#include "seqboat/base/resident_memory.h"
 #include "seqboat/config/run_dir.h"
 #include "seqboat/data/bytes.h"
 #include "seqboat/data/imdb.h"
@@ -18,7 +19,6 @@
 #include "train/bench/bench_report.h"
 #include "train/bench/kernel_times.h"
 #include "train/bench/machine_rates.h"
-#include "train/bench/resident_memory.h"
 #include "train/memory_check.h"
 #include "train/model_source.h"
 #include "train/run_log.h"

@@ -1,4 +1,4 @@
-#include "train/bench/resident_memory.h"
+#include "seqboat/base/resident_memory.h"
 
 #include <malloc.h>
 
@@ -6,7 +6,7 @@
 #include <sstream>
 #include <string>
 
-namespace seqboat::train {
+namespace seqboat {
 
 ResidentMemory resident_memory() {
   ResidentMemory out;
@@ -37,4 +37,4 @@ bool reset_resident_peak() {
   return memory.now_bytes >= 0 && memory.peak_bytes >= 0 && memory.peak_bytes <= memory.now_bytes + kSlack;
 }
 
-}  // namespace seqboat::train
+}  // namespace seqboat

@@ -1,11 +1,11 @@
-#include "../../../src/train/bench/forced_decisions.h"
+#include "seqboat/trace/forced_decisions.h"
 
 #include <gtest/gtest.h>
 
 #include <cmath>
 #include <thread>
 
-namespace seqboat::train {
+namespace seqboat::trace {
 namespace {
 
 constexpr int64_t kTokens = 20000;
@@ -54,7 +54,13 @@ TEST(ForcedDecisions, AFunctionOfItsArgumentsAlone) {
   const auto more = forced_decisions(7, 3, kTokens, 0.5);
   for (size_t i = 0; i < here.size(); ++i) EXPECT_GE(more[i], here[i]);
   EXPECT_TRUE(forced_decisions(7, 3, 0, 0.5).empty());
+  // A piece that begins anywhere is a piece of the whole.
+  for (const int64_t first : {0, 1, 2, 3, 4, 998}) {
+    std::vector<uint8_t> piece(11);
+    forced_decisions(7, 3, first, 0.25, piece);
+    EXPECT_TRUE(std::equal(piece.begin(), piece.end(), here.begin() + first)) << first;
+  }
 }
 
 }  // namespace
-}  // namespace seqboat::train
+}  // namespace seqboat::trace

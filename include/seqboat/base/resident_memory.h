@@ -1,12 +1,10 @@
 #pragma once
 
-// Private to src/train: how much memory this process has in its hands.
-
 #include <cstdint>
 
-namespace seqboat::train {
+namespace seqboat {
 
-/// Of /proc/self/status; -1 = not known.
+/// How much memory this process has in its hands: of /proc/self/status; -1 = not known.
 struct ResidentMemory {
   int64_t now_bytes = -1;   ///< VmRSS
   int64_t peak_bytes = -1;  ///< VmHWM: the most since the process began, or since reset_resident_peak()
@@ -17,4 +15,4 @@ ResidentMemory resident_memory();
 /// does not let us.
 bool reset_resident_peak();
 
-}  // namespace seqboat::train
+}  // namespace seqboat
