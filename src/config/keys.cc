@@ -204,7 +204,7 @@ std::vector<Key> make_keys() {
       key("data", "shift_ms", SEQBOAT_FIELD(data.shift_ms), range(0, 1000),
           "", "sound, training alone: each time it is read a clip begins up to so much later"),
       key("data", "gain_db", SEQBOAT_FIELD(data.gain_db), range(0, 60),
-          "", "sound, training alone: each time it is read a clip is up to so much louder or softer"),
+          "", "sound, training alone: each time it is read a clip is up to so much louder or softer, and the sign of its samples is drawn; 0 = neither"),
       // [optim]
       key("optim", "name", SEQBOAT_FIELD(optim.name), words({"adam", "radam"}),
           "optimizer", "optimiser"),

@@ -30,7 +30,7 @@ uint32_t u32le(const char* bytes) {
 /// must be there.
 void check_wav_is_whole(const MappedFile& bytes, const std::string& where) {
   if (bytes.size() < 12 || std::memcmp(bytes.data(), "RIFF", 4) != 0 || std::memcmp(bytes.data() + 8, "WAVE", 4) != 0) return;
-  // Who wrote to a pipe could not know the sizes, and put 0 or something near 2^31 or 2^32 there.
+  // Who wrote to a pipe could not know the sizes, and put something near 2^31 or 2^32 there.
   constexpr uint32_t kUnknown = 0x7f000000;
   for (size_t at = 12; at + 8 <= bytes.size();) {
     const uint32_t size = u32le(bytes.data() + at + 4);

@@ -18,6 +18,7 @@ class CheckIncludesTest(ToolTest):
             ("nn", "config/model_config.h"),
             ("train", "data/dataset.h"),
             ("train", "kernels/simd.h"),
+            ("data_audio", "data/sound.h"),
         ]:
             self.write(f"src/{library}/{header.replace('/', '_')}.cc", f'#include "seqboat/{header}"\n')
         self.write("apps/seqboat/main.cc", '#include <CLI/CLI.hpp>\n#include "seqboat/train/commands.h"\n#include "seqboat/base/error.h"\n')
@@ -35,6 +36,8 @@ class CheckIncludesTest(ToolTest):
             ("ops", "nn/linear.h"),
             ("nn", "data/dataset.h"),
             ("nn", "train/commands.h"),
+            ("train", "data_audio/sound_file.h"),
+            ("data_audio", "config/recipe.h"),
         ]:
             with self.subTest(library=library, header=header):
                 self.write(f"src/{library}/wrong.cc", f'#include <vector>\n#include "seqboat/{header}"\n')

@@ -80,8 +80,8 @@ struct DataConfig {
   double seconds = 1;              ///< length of clips; 0 = all of each
   std::string fit = "cut";         ///< cut | pad | exact: what becomes of clips of another length
   std::string split = "official";  ///< official | speakers | stratified
-  std::string words;               ///< speech-commands: comma-separated; empty = all
-  std::string test_speakers;       ///< fsdd, by speakers: comma-separated
+  std::string words = {};          ///< speech-commands: comma-separated; empty = all
+  std::string test_speakers = {};  ///< fsdd, by speakers: comma-separated
   double shift_ms = 0;             ///< training: so much is dropped at most from the beginning of a clip
   double gain_db = 0;              ///< training: so much louder or softer at most
 

@@ -72,7 +72,11 @@ class SoundData : public TaskData {
       const double later = random.next_uniform(), louder = 2 * random.next_uniform() - 1;
       const auto dropped = static_cast<int64_t>(later * static_cast<double>(settings_.shift + 1));
       reading.samples = reading.samples.subspan(static_cast<size_t>(std::min(dropped, dataset_.length(i) - 1)));
-      if (settings_.gain_db > 0) reading.gain *= static_cast<float>(std::pow(10.0, louder * settings_.gain_db / 20));
+      if (settings_.gain_db > 0) {
+        // The sign as well: nobody hears it, but the samples are others.
+        reading.gain *= static_cast<float>(std::pow(10.0, louder * settings_.gain_db / 20));
+        if (random.next_below(2) == 1) reading.gain = -reading.gain;
+      }
       readings.push_back(reading);
     }
     return make_batch(examples, readings);

@@ -100,7 +100,10 @@ TEST_F(SoundFile, SixteenBitsAreWhatAStreamMakesOfThem) {
     bytes += static_cast<char>(value & 255);
     bytes += static_cast<char>(value >> 8 & 255);
   }
-  const data::Sound sound = read_sound(write("x.wav", SF_FORMAT_WAV | SF_FORMAT_PCM_16, 8000, 1, samples));
+  // The file byte by byte: a writer that is given floats may scale them by 32767.
+  std::string file = read_file(write("x.wav", SF_FORMAT_WAV | SF_FORMAT_PCM_16, 8000, 1, samples));
+  file.replace(file.size() - bytes.size(), bytes.size(), bytes);
+  const data::Sound sound = read_sound(write_bytes("y.wav", file));
   std::vector<float> streamed(samples.size());
   data::decode_s16le({reinterpret_cast<const uint8_t*>(bytes.data()), bytes.size()}, streamed);
   EXPECT_EQ(sound.samples, streamed);
@@ -153,11 +156,11 @@ TEST_F(SoundFile, AStreamedWavHasNoSizes) {
 TEST(Resample, TonesKeepTheirShape) {
   for (const auto& [from, to] : {std::pair<int64_t, int64_t>{16000, 8000}, {8000, 16000}, {44100, 16000}, {48000, 8000}, {11025, 8000}}) {
     const auto smaller = static_cast<double>(std::min(from, to));
-    for (const double share : {0.01, 0.2, 0.42}) {
+    for (const double share : {0.01, 0.2, 0.375}) {
       const double hertz = share * smaller;
       const std::vector<float> out = resample(tone(hertz, from, from), from, to), expected = tone(hertz, to, to);
       ASSERT_EQ(out.size(), expected.size());
-      // Away from the ends, where the filter sees silence. A tone below 0.9 of half the rate: half a step of 16 bits, 6 dB less than promised.
+      // Away from the ends, where the filter sees silence: what the header promises.
       double worst = 0;
       for (size_t i = out.size() / 20; i < out.size() - out.size() / 20; ++i)
         worst = std::max(worst, std::abs(static_cast<double>(out[i]) - expected[i]));

@@ -107,14 +107,17 @@ TEST_F(SpeechTask, TrainingDrawsByRunEpochAndExampleAlone) {
   EXPECT_TRUE(torch::equal(clip({7}, 0, key), clip({1, 7, 3}, 1, key)));
   EXPECT_FALSE(torch::equal(clip({7}, 0, key), clip({7}, 0, {.seed = 5, .epoch = 3})));
   EXPECT_FALSE(torch::equal(clip({7}, 0, key), clip({7}, 0, {.seed = 6, .epoch = 2})));
-  // Over epochs every beginning comes, none lies beyond, and loudness stays within 6 dB.
+  // Over epochs every beginning comes, none lies beyond, loudness stays within 6 dB, and either sign comes.
   std::set<int64_t> beginnings;
+  int negative = 0;
   for (int64_t epoch = 0; epoch < 400; ++epoch) {
     const Tensor x = clip({7}, 0, {.seed = 5, .epoch = epoch}).reshape({-1}).to(torch::kFloat64);
     const double step = (x[1] - x[0]).item<double>() * 256;  // 1 without a change of the level
-    EXPECT_TRUE(step > 0.5 && step < 2.0) << step;
+    EXPECT_TRUE(std::abs(step) > 0.5 && std::abs(step) < 2.0) << step;
+    negative += step < 0 ? 1 : 0;
     beginnings.insert(std::llround(x[0].item<double>() * 256 / step));
   }
+  EXPECT_TRUE(negative > 140 && negative < 260) << negative;  // six deviations of 400 fair draws
   EXPECT_EQ(beginnings.size(), 25u);
   EXPECT_EQ(*beginnings.begin(), 0);
   EXPECT_EQ(*beginnings.rbegin(), 24);
