@@ -192,7 +192,8 @@ TEST(SparseModularActivation, WithOneModuleHasTheBitsOfSeqBoat) {
 }
 
 nn::MultiHeadAttention heads_of(PhiloxStream& random) {
-  nn::MultiHeadAttention heads({.d_model = 12, .n_heads = 3, .window = 4, .causal = true}, 0.0, random);
+  const nn::MultiHeadAttentionOptions options{.d_model = 12, .n_heads = 3, .window = 4, .causal = true};
+  nn::MultiHeadAttention heads(options, 0.0, random);
   torch::manual_seed(5);
   for (const auto& item : heads->named_parameters()) item.value().detach().add_(0.5 * torch::randn_like(item.value()));
   return heads;
@@ -255,8 +256,8 @@ TEST(MultiHeadAttention, CarriesItsStateFromChunkToChunk) {
 
 TEST(MultiHeadAttention, Misuse) {
   PhiloxStream random(1, 1);
-  EXPECT_C10_ERROR(nn::MultiHeadAttention({.d_model = 12, .n_heads = 4}, 0.0, random),
-                   "n_heads must cut d_model = 12 into heads of an even width, got 4");
+  const nn::MultiHeadAttentionOptions options{.d_model = 12, .n_heads = 4};
+  EXPECT_C10_ERROR(nn::MultiHeadAttention(options, 0.0, random), "n_heads must cut d_model = 12 into heads of an even width, got 4");
 }
 
 TEST(SparseModularActivation, CarriesItsStateFromChunkToChunk) {
