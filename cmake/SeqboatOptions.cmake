@@ -17,6 +17,11 @@ endif()
 add_library(seqboat_options INTERFACE)
 target_compile_options(seqboat_options INTERFACE -Wall -Wextra -Wpedantic -Wshadow=local -ffp-contract=off -fno-math-errno)
 
+# For what only calls the libraries (programs, tests): a higher level would double the time to compile them and gain nothing.
+add_library(seqboat_glue_options INTERFACE)
+target_link_libraries(seqboat_glue_options INTERFACE seqboat_options)
+target_compile_options(seqboat_glue_options INTERFACE $<$<CONFIG:Release>:-O1>)
+
 set(SEQBOAT_SANITIZE "" CACHE STRING "Sanitizers to build with, e.g. address,undefined")
 if(SEQBOAT_SANITIZE)
   target_compile_options(seqboat_options INTERFACE -fsanitize=${SEQBOAT_SANITIZE} -fno-omit-frame-pointer -fno-sanitize-recover=all)

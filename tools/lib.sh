@@ -179,6 +179,13 @@ setup_packages() {
   check_versions
 }
 
+# wish_for PACKAGE: installs what is good to have and nobody needs, where that can be done without asking.
+wish_for() {
+  ((EUID == 0)) && apt-cache show "$1" >/dev/null 2>&1 || return 0
+  run_logged "installing $1" "$logs/$1.log" env DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends "$1"
+  hash -r
+}
+
 # --- LibTorch -------------------------------------------------------------------------------------------------------------------
 
 # Whether the virtual environment holds all of the wanted wheel. RECORD is what pip writes last. Any build of the version will do: who

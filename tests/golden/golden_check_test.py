@@ -13,7 +13,7 @@ BINARY = os.environ["SEQBOAT_GOLDEN_CHECK"]
 TRAJECTORIES = pathlib.Path(__file__).resolve().parent / "trajectories"
 
 
-class GoldenCheckTest(unittest.TestCase):
+class GoldenCase(unittest.TestCase):
     def setUp(self):
         self.dir = pathlib.Path(tempfile.mkdtemp(prefix="seqboat-golden-"))
         self.addCleanup(shutil.rmtree, self.dir)
@@ -56,6 +56,8 @@ class GoldenCheckTest(unittest.TestCase):
         for part in parts:
             self.assertIn(part, text)
 
+
+class sees_faults(GoldenCase):  # noqa: N801: the names by which ctest runs them
     def test_an_untouched_case_passes(self):
         code, text = self.run_check()
         self.assertEqual(code, 0, text)
@@ -73,6 +75,8 @@ class GoldenCheckTest(unittest.TestCase):
         self.change("after200.param.classifier.0.0.weight", 7, 1.1)
         self.expect_failure("after200.param.classifier.0.0.weight", "float32", "float64")
 
+
+class sees_other_settings(GoldenCase):  # noqa: N801
     def test_the_official_schedule_one_update_late(self):
         self.change_json(lambda content: content["optimizer"].update(warmup_updates=21))
         self.expect_failure()

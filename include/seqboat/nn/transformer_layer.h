@@ -7,6 +7,7 @@
 #include "seqboat/base/philox.h"
 #include "seqboat/nn/layer.h"
 #include "seqboat/nn/linear.h"
+#include "seqboat/nn/multi_head_attention.h"
 #include "seqboat/nn/norm.h"
 #include "seqboat/nn/packed.h"
 
@@ -43,14 +44,9 @@ class TransformerLayerImpl : public Layer {
  private:
   torch::Tensor forward_fused(const torch::Tensor& x, const PackedLayout& layout, const ForwardOptions& options, int64_t number);
   torch::Tensor forward_composite(const torch::Tensor& x, const PackedLayout& layout, const ForwardOptions& options, int64_t number);
-  torch::Tensor attend(const torch::Tensor& q, const torch::Tensor& k, const torch::Tensor& v, const torch::Tensor& positions,
-                       const torch::Tensor& cu_seqlens) const;
-  torch::Tensor distances(const torch::Tensor& q, const torch::Tensor& k, const torch::Tensor& positions, const torch::Tensor& cu_seqlens) const;
-  /// (T, D) -> (heads T, D / heads): the heads stand one after the other as if they were sequences of their own.
-  torch::Tensor split_heads(const torch::Tensor& t) const;
-  torch::Tensor head_offsets(const torch::Tensor& cu_seqlens, int64_t tokens) const;
 
   TransformerLayerOptions options_;
+  HeadedAttention attention_;
   bool fused_ = true;
 };
 TORCH_MODULE(TransformerLayer);

@@ -2,8 +2,12 @@
 
 #include "seqboat/nn/sparse_modular_activation.h"
 
+#include <limits>
+
+#include "seqboat/nn/fixed_choice.h"
 #include "seqboat/nn/gated_attention_unit.h"
 #include "seqboat/nn/model_state.h"
+#include "seqboat/nn/multi_head_attention.h"
 #include "seqboat/nn/seqboat_layer.h"
 #include "seqboat/ops/ops.h"
 #include "support/torch_checks.h"
@@ -185,6 +189,75 @@ TEST(SparseModularActivation, WithOneModuleHasTheBitsOfSeqBoat) {
     for (size_t i = 0; i < runs[0].size(); ++i) EXPECT_TRUE(same_bits(runs[0][i], runs[1][i])) << "tensor " << i << (causal ? ", causal" : "");
     EXPECT_TRUE(same_bits(runs[0][0], runs[2][0])) << "the fused layer's forward";
   }
+}
+
+nn::MultiHeadAttention heads_of(PhiloxStream& random) {
+  const nn::MultiHeadAttentionOptions options{.d_model = 12, .n_heads = 3, .window = 4, .causal = true};
+  nn::MultiHeadAttention heads(options, 0.0, random);
+  torch::manual_seed(5);
+  for (const auto& item : heads->named_parameters()) item.value().detach().add_(0.5 * torch::randn_like(item.value()));
+  return heads;
+}
+
+// Against dense attention in its definition: the tokens that are activated see the last four of their own kind, by their real times.
+TEST(MultiHeadAttention, AttendsToTheLastActivatedTokens) {
+  torch::NoGradGuard no_grad;
+  PhiloxStream random(4, 1);
+  nn::SparseModularActivation sma;
+  nn::MultiHeadAttention heads = heads_of(random);
+  sma->add("heads", heads.ptr(), nn::make_router(router_of("stride"), 12, random));
+  sma->to(torch::kFloat64);
+  const Tensor x = torch::randn({60, 12}, torch::kFloat64);
+  const nn::PackedLayout layout = nn::PackedLayout::make(offsets({37, 23}), {});
+  const Tensor y = sma(x, layout, nn::ForwardOptions{}, 0);
+  const Tensor active = nn::fixed_choice("stride", 0.4, layout, {}, 0).to(torch::kBool);
+  EXPECT_EQ(y.masked_select(active.logical_not().unsqueeze(1)).abs().sum().item<double>(), 0.0);
+  int64_t begin = 0;
+  for (const int64_t length : {37, 23}) {
+    const Tensor rows = begin + active.narrow(0, begin, length).nonzero().squeeze(1), times = rows - begin;
+    const int64_t count = rows.size(0);
+    const Tensor qkv = heads->in_proj(x.index_select(0, rows));
+    const Tensor age = torch::arange(count).unsqueeze(1) - torch::arange(count), hidden = (age < 0).logical_or(age > 4);
+    std::vector<Tensor> out;
+    for (int64_t head = 0; head < 3; ++head) {
+      const auto part = [&](int64_t which) { return qkv.narrow(1, which * 12 + head * 4, 4); };
+      const auto rotated = [&](int64_t which) {
+        const Tensor angle = times.unsqueeze(1) * torch::tensor({1.0, 0.01}, torch::kFloat64), pairs = part(which).reshape({count, 2, 2});
+        const Tensor a = pairs.select(2, 0), b = pairs.select(2, 1);
+        return torch::stack({a * angle.cos() - b * angle.sin(), a * angle.sin() + b * angle.cos()}, 2).reshape({count, 4});
+      };
+      const Tensor scores = rotated(0).matmul(rotated(1).t()) / 2.0;
+      out.push_back(scores.masked_fill(hidden, -std::numeric_limits<double>::infinity()).softmax(1).matmul(part(2)));
+    }
+    const Tensor want = heads->out_proj(torch::cat(out, 1));
+    EXPECT_LT((y.index_select(0, rows) - want).abs().max().item<double>(), 1e-12 * want.abs().max().item<double>());
+    begin += length;
+  }
+}
+
+TEST(MultiHeadAttention, CarriesItsStateFromChunkToChunk) {
+  torch::NoGradGuard no_grad;
+  PhiloxStream random(4, 1);
+  nn::SparseModularActivation sma;
+  sma->add("heads", heads_of(random).ptr(), nn::make_router(router_of("stride"), 12, random));
+  const Tensor x = torch::randn({300, 12});
+  const Tensor want = sma(x, nn::PackedLayout::make(offsets({300}), {}), nn::ForwardOptions{}, 0);
+  nn::ModelState state;
+  state.layers.resize(1);
+  nn::ForwardOptions options;
+  options.state = &state;
+  std::vector<Tensor> parts;
+  for (int64_t at = 0, length = 1; at < 300; at += length, length = std::min<int64_t>(2 * length + 3, 300 - at)) {
+    const auto layout = nn::PackedLayout::make(offsets({length}), {}, 0, torch::tensor({at}, torch::kInt64));
+    parts.push_back(sma(x.narrow(0, at, length), layout, options, 0));
+  }
+  EXPECT_TRUE(same_bits(torch::cat(parts), want));
+}
+
+TEST(MultiHeadAttention, Misuse) {
+  PhiloxStream random(1, 1);
+  const nn::MultiHeadAttentionOptions options{.d_model = 12, .n_heads = 4};
+  EXPECT_C10_ERROR(nn::MultiHeadAttention(options, 0.0, random), "n_heads must cut d_model = 12 into heads of an even width, got 4");
 }
 
 TEST(SparseModularActivation, CarriesItsStateFromChunkToChunk) {
