@@ -42,7 +42,7 @@ void pack_weight(const PackedWeightShape& shape, const void* weight, const float
 /// from zero; float32 and bf16 start from the bias and add the blocks in increasing order; int8 starts from zero, adds the blocks, and ends with one
 /// fused multiply-add, total scale[j] + bias[j] (a bias of +0 where there is none). So nothing is rounded between the products and the end but the
 /// sums. An element depends on its row of x and its row of W alone: the same bits however rows and columns are cut into calls. k == 0 gives bias or
-/// zero. The weight is read once (for many rows: once for each 128 of them). About 64 KiB of stack. Calling thread only; allocates nothing.
+/// zero. The weight is read once (for many rows: once for each 128 of them). Calling thread only; allocates nothing.
 void multiply_packed(const PackedWeightShape& shape, int64_t col_begin, int64_t col_end, int64_t m, const float* x, int64_t ldx, const void* packed,
                      const float* bias, float* y, int64_t ldy) noexcept;
 

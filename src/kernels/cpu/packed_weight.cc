@@ -1,8 +1,10 @@
 // Product with a packed weight of float32, bf16 or int8.
 //
-//   few rows    for each panel of 64 columns, block of 256 products, few rows (tile): the weight streams from memory once and is widened in registers
-//   many rows   for each 128 rows, block of 256 products, panel: what is not float32 is widened into a buffer once for all their tiles
+//   for each block of kBlockRows rows                     x: second-level cache
+//     for each panel of 64 columns, block of 256 products
+//       for each few rows (tile)                            accumulators in registers; the panel comes from memory for the first tile alone
 //
+// What is not float32 is widened in registers, again for each tile: it hides behind the multiply-adds, and a tile reads less of the cache for it.
 // The order of an element's sum is that of gemm.cc: it can be cut and tiled at will.
 
 #undef HWY_TARGET_INCLUDE
@@ -32,8 +34,8 @@ constexpr int64_t kBlockDepth = 256;  // gemm.cc's: part of a result's bits
 constexpr int64_t kBlockRows = 128;
 constexpr int64_t kPadding = 16;  // columns of the last panel come in so many, whole vectors on every target
 constexpr int kTileRows = 6;
-// From so many rows on a weight is widened once a block of rows instead of once a tile.
-constexpr int64_t kWidenRows = 3 * kTileRows;
+constexpr int64_t kLineBytes = 64;
+constexpr int64_t kAheadBytes = 8192;
 
 struct MultiplyArgs {
   PackedWeightShape shape;
@@ -87,6 +89,16 @@ constexpr int kTileVectors = 2;
 constexpr int kRowVectors = 8;
 #endif
 
+/// Where a tile's sums go: rows of `vectors` vectors, the last of which has last_cols valid columns.
+struct Output {
+  bool first, last;     // block of products
+  const float* bias;    // of the tile's first column, or nullptr
+  const float* scales;  // likewise
+  float* y;
+  int64_t ldy;
+  int64_t last_cols;
+};
+
 template <class W>
 struct Tile {
   int64_t depth;
@@ -94,13 +106,46 @@ struct Tile {
   int64_t ldx;
   const W* w;  // element (p, j) at w + p w_step + j
   int64_t w_step;
-  bool first, last;     // block of products
-  const float* bias;    // of the tile's first column, or nullptr
-  const float* scales;  // likewise
-  float* y;
-  int64_t ldy;
-  int64_t last_cols;  // valid columns of the last vector
+  const char* next;  // what comes from memory next, next_step bytes of it at each step
+  int64_t next_step;
+  bool shares_next;  // the tiles of a panel share that
+  Output output;
 };
+
+/// One function for the tiles of a width: unrolled in each of them it would be most of their code. sums (rows, kVec, lanes).
+template <int kVec>
+HWY_NOINLINE void finish(int64_t rows, const float* HWY_RESTRICT sums, const Output& output) {
+  const D d;
+  const int64_t lanes = static_cast<int64_t>(hn::Lanes(d));
+  const size_t last_cols = static_cast<size_t>(output.last_cols);
+  const bool whole = output.last_cols == lanes, scaled = output.scales != nullptr, scales_now = scaled && output.last;
+  const auto load = [&](const float* from, int j)
+                        HWY_ATTR { return j < kVec - 1 || whole ? hn::LoadU(d, from + j * lanes) : load_partial(d, from + j * lanes, last_cols); };
+  V bias[kVec], start[kVec], scale[kVec];
+#pragma GCC unroll 8
+  for (int j = 0; j < kVec; ++j) {
+    bias[j] = output.bias != nullptr ? load(output.bias, j) : hn::Zero(d);
+    start[j] = scaled ? hn::Zero(d) : bias[j];
+    scale[j] = scaled ? load(output.scales, j) : hn::Zero(d);
+  }
+  float* to = output.y;
+  for (int64_t i = 0; i < rows; ++i, to += output.ldy, sums += kVec * lanes) {
+    V sum[kVec];
+#pragma GCC unroll 8
+    for (int j = 0; j < kVec; ++j) sum[j] = hn::Add(output.first ? start[j] : load(to, j), hn::Load(d, sums + j * lanes));
+    if (scales_now) {
+#pragma GCC unroll 8
+      for (int j = 0; j < kVec; ++j) sum[j] = hn::MulAdd(sum[j], scale[j], bias[j]);
+    }
+#pragma GCC unroll 8
+    for (int j = 0; j < kVec - 1; ++j) hn::StoreU(sum[j], d, to + j * lanes);
+    if (whole) {
+      hn::StoreU(sum[kVec - 1], d, to + (kVec - 1) * lanes);
+    } else {
+      store_partial(sum[kVec - 1], d, to + (kVec - 1) * lanes, last_cols);
+    }
+  }
+}
 
 template <int kRow, int kVec, class W>
 HWY_NOINLINE void tile_kernel(const Tile<W>& tile) {
@@ -118,41 +163,39 @@ HWY_NOINLINE void tile_kernel(const Tile<W>& tile) {
 #pragma GCC unroll 16
   for (int g = 0; g < kPointers; ++g) x[g] = tile.x + 4 * g * ldx;
   const W* HWY_RESTRICT w = tile.w;
+  const char* next = tile.next;
+  const int64_t next_step = tile.next_step;
+  constexpr int64_t kStepBytes = kVec * static_cast<int64_t>(hn::MaxLanes(D()) * sizeof(W));
   for (int64_t p = 0; p < tile.depth; ++p) {
-    V row[kVec];
+    for (int64_t byte = 0; byte < kStepBytes; byte += kLineBytes) hwy::Prefetch(next + byte);
+    next += next_step;
+    if constexpr (kRow == 1) {
+      // One vector after the other: a row of them would not fit in 16 registers beside the sums.
+      const V element = hn::Set(d, *x[0]);
 #pragma GCC unroll 16
-    for (int j = 0; j < kVec; ++j) row[j] = widened(d, w + j * lanes);
+      for (int j = 0; j < kVec; ++j) acc[0][j] = hn::MulAdd(element, widened(d, w + j * lanes), acc[0][j]);
+    } else {
+      V row[kVec];
 #pragma GCC unroll 16
-    for (int i = 0; i < kRow; ++i) {
-      const V element = hn::Set(d, x[i / 4][(i % 4) * ldx]);
+      for (int j = 0; j < kVec; ++j) row[j] = widened(d, w + j * lanes);
 #pragma GCC unroll 16
-      for (int j = 0; j < kVec; ++j) acc[i][j] = hn::MulAdd(element, row[j], acc[i][j]);
+      for (int i = 0; i < kRow; ++i) {
+        const V element = hn::Set(d, x[i / 4][(i % 4) * ldx]);
+#pragma GCC unroll 16
+        for (int j = 0; j < kVec; ++j) acc[i][j] = hn::MulAdd(element, row[j], acc[i][j]);
+      }
     }
 #pragma GCC unroll 16
     for (int g = 0; g < kPointers; ++g) ++x[g];
     w += w_step;
   }
-  const size_t last_cols = static_cast<size_t>(tile.last_cols);
-  const bool whole = tile.last_cols == lanes, scaled = tile.scales != nullptr;
-  const auto load = [&](const float* from, int j)
-                        HWY_ATTR { return j < kVec - 1 || whole ? hn::LoadU(d, from + j * lanes) : load_partial(d, from + j * lanes, last_cols); };
+  HWY_ALIGN float sums[kRow * kVec * hn::MaxLanes(D())];
 #pragma GCC unroll 16
-  for (int j = 0; j < kVec; ++j) {
-    const V bias = tile.bias != nullptr ? load(tile.bias, j) : hn::Zero(d);
-    const V start = scaled ? hn::Zero(d) : bias;
-    const V scale = scaled ? load(tile.scales, j) : hn::Zero(d);
+  for (int i = 0; i < kRow; ++i) {
 #pragma GCC unroll 16
-    for (int i = 0; i < kRow; ++i) {
-      float* to = tile.y + i * tile.ldy;
-      V sum = hn::Add(tile.first ? start : load(to, j), acc[i][j]);
-      if (scaled && tile.last) sum = hn::MulAdd(sum, scale, bias);
-      if (j < kVec - 1 || whole) {
-        hn::StoreU(sum, d, to + j * lanes);
-      } else {
-        store_partial(sum, d, to + j * lanes, last_cols);
-      }
-    }
+    for (int j = 0; j < kVec; ++j) hn::Store(acc[i][j], d, sums + (i * kVec + j) * lanes);
   }
+  finish<kVec>(kRow, sums, tile.output);
 }
 
 template <class W>
@@ -176,9 +219,11 @@ void run_panel(int64_t rows, int64_t cols, Tile<W> tile) {
       const int64_t left = vectors - v, at = v * lanes;
       tile.x = origin.x + row * origin.ldx;
       tile.w = origin.w + at;
-      tile.bias = origin.bias == nullptr ? nullptr : origin.bias + at;
-      tile.scales = origin.scales == nullptr ? nullptr : origin.scales + at;
-      tile.y = origin.y + row * origin.ldy + at;
+      tile.output.bias = origin.output.bias == nullptr ? nullptr : origin.output.bias + at;
+      tile.output.scales = origin.output.scales == nullptr ? nullptr : origin.output.scales + at;
+      tile.output.y = origin.output.y + row * origin.output.ldy + at;
+      tile.next_step = origin.shares_next ? origin.next_step / tiles : t == 0 ? origin.next_step : 0;
+      tile.next = origin.next + (origin.shares_next ? t * tile.depth * tile.next_step : 0) + at * static_cast<int64_t>(sizeof(W));
       int64_t width = 1;
       Kernel<W> kernel = nullptr;
       constexpr std::make_integer_sequence<int, kTileRows> kRows;
@@ -194,7 +239,7 @@ void run_panel(int64_t rows, int64_t cols, Tile<W> tile) {
       } else {
         kernel = kernel_of_rows<1, W>(count, kRows);
       }
-      tile.last_cols = std::min(lanes, cols - (v + width - 1) * lanes);
+      tile.output.last_cols = std::min(lanes, cols - (v + width - 1) * lanes);
       kernel(tile);
       v += width;
     }
@@ -210,44 +255,33 @@ Tile<W> tile_of(const MultiplyArgs& args, int64_t row, int64_t col, int64_t pc, 
   tile.ldx = args.ldx;
   tile.w = w;
   tile.w_step = panel_width(args.shape.n, col);
-  tile.first = pc == 0;
-  tile.last = pc + kBlockDepth >= args.shape.k;
-  tile.bias = args.bias == nullptr ? nullptr : args.bias + col;
-  tile.scales = args.scales == nullptr ? nullptr : args.scales + col;
-  tile.y = args.y + row * args.ldy + col;
-  tile.ldy = args.ldy;
+  tile.next = reinterpret_cast<const char*>(w);
+  tile.output.first = pc == 0;
+  tile.output.last = pc + kBlockDepth >= args.shape.k;
+  tile.output.bias = args.bias == nullptr ? nullptr : args.bias + col;
+  tile.output.scales = args.scales == nullptr ? nullptr : args.scales + col;
+  tile.output.y = args.y + row * args.ldy + col;
+  tile.output.ldy = args.ldy;
   return tile;
 }
 
 template <class W>
 void multiply(const MultiplyArgs& args) {
   const PackedWeightShape& shape = args.shape;
-  if (args.m <= 0) return;
-  const W* weight = static_cast<const W*>(args.packed);
-  if (args.m < kWidenRows) {
+  const int64_t blocks = ceil_div(std::max<int64_t>(0, args.m), kBlockRows);
+  for (int64_t block = 0; block < blocks; ++block) {
+    const int64_t row = args.m * block / blocks, rows = args.m * (block + 1) / blocks - row;
     for (int64_t col = args.col_begin; col < args.col_end; col += kWeightPanel) {
       const int64_t width = panel_width(shape.n, col);
       for (int64_t pc = 0; pc == 0 || pc < shape.k; pc += kBlockDepth) {
-        run_panel(args.m, std::min(kWeightPanel, args.col_end - col), tile_of(args, 0, col, pc, weight + col * shape.k + pc * width));
-      }
-    }
-    return;
-  }
-  HWY_ALIGN float buffer[sizeof(W) == sizeof(float) ? 1 : kBlockDepth * kWeightPanel];
-  const int64_t blocks = ceil_div(args.m, kBlockRows);
-  for (int64_t block = 0; block < blocks; ++block) {
-    const int64_t row = args.m * block / blocks, rows = args.m * (block + 1) / blocks - row;
-    for (int64_t pc = 0; pc == 0 || pc < shape.k; pc += kBlockDepth) {
-      for (int64_t col = args.col_begin; col < args.col_end; col += kWeightPanel) {
-        const int64_t width = panel_width(shape.n, col);
-        const W* from = weight + col * shape.k + pc * width;
-        const float* w = buffer;
-        if constexpr (sizeof(W) == sizeof(float)) {
-          w = from;
-        } else {
-          widen(D(), from, std::min(kBlockDepth, shape.k - pc) * width, buffer);
+        Tile<W> tile = tile_of(args, row, col, pc, static_cast<const W*>(args.packed) + col * shape.k + pc * width);
+        // Memory is asked early for what follows: with little to compute a few pages ahead, else for the next block in shares of the tiles.
+        if (!tile.output.last || col + kWeightPanel < args.col_end) {
+          tile.next_step = width * static_cast<int64_t>(sizeof(W));
+          tile.shares_next = rows > kTileRows * (sizeof(W) == sizeof(float) ? 2 : 1);
+          tile.next += tile.shares_next ? tile.depth * tile.next_step : kAheadBytes;
         }
-        run_panel(rows, std::min(kWeightPanel, args.col_end - col), tile_of(args, row, col, pc, w));
+        run_panel(rows, std::min(kWeightPanel, args.col_end - col), tile);
       }
     }
   }

@@ -75,6 +75,7 @@ constexpr int64_t kMaxVectorLanes = static_cast<int64_t>(hn::MaxLanes(D()));
 
 /// Time steps that are walked at once.
 constexpr int64_t kBlockSteps = 128;
+constexpr int64_t kGroupsAtOnce = 8;
 
 struct EmaCell : EmaNumbers {
   static constexpr int kPassStates = 8;
@@ -142,36 +143,95 @@ HWY_INLINE V one_step(int64_t n_state, int64_t stride, V x, V lagged, V acc, con
   return acc;
 }
 
-/// kStates states of one vector of channels over a block. x, lagged, sums: (steps, lanes); the sums are continued.
-template <class Cell, int kStates, bool kLagged>
-HWY_NOINLINE void pass(int64_t steps, int64_t stride, const float* HWY_RESTRICT x, const float* HWY_RESTRICT lagged, float* HWY_RESTRICT sums,
-                       const float* HWY_RESTRICT coefficients, float* HWY_RESTRICT state) {
+/// Into the second-level cache: rows that lie a power of two apart would push each other out of the first.
+HWY_INLINE void prefetch(const float* row) {
+#if defined(__GNUC__)
+  __builtin_prefetch(row, 0, 2);
+#else
+  static_cast<void>(row);
+#endif
+}
+
+/// Rows of one vector each; row t at data + t stride.
+struct Rows {
+  float* data;
+  int64_t stride;
+};
+struct ConstRows {
+  const float* data;
+  int64_t stride;
+};
+
+/// One block of one vector of channels. The first pass reads the inputs where they lie, a cache line of each row, and copies them for those that
+/// follow; it also replaces the ring's rows. Sums go to staged_out from pass to pass, and from the last to out.
+struct Block {
+  int64_t steps;
+  ConstRows x;
+  Rows ring;       // of the inputs L steps before, which x replaces; no data: no truncation, or done before
+  ConstRows late;  // the inputs L steps before; no data: none yet
+  Rows out;
+  float* staged_in;
+  float* staged_late;
+  float* staged_out;
+  int64_t ahead_in, ahead_out;  // from a row to what is read or written next in its place
+};
+
+/// kStates states. kFirst: the first pass; kLagged: some input leaves the window at each step.
+template <class Cell, int kStates, bool kLagged, bool kFirst>
+HWY_NOINLINE void pass(const Block& block, int64_t stride, const float* HWY_RESTRICT skip, bool last, const float* HWY_RESTRICT coefficients,
+                       float* HWY_RESTRICT state) {
   const D d;
   const int64_t lanes = static_cast<int64_t>(hn::Lanes(d));
   Registers<Cell> r[kStates];
 #pragma GCC unroll 8
   for (int n = 0; n < kStates; ++n) r[n].template load<kLagged>(coefficients + n * stride, state + n * Cell::kState * kScanGroup);
-  for (int64_t t = 0; t < steps; ++t) {
-    const V input = hn::Load(d, x + t * lanes);
-    V late = input;
-    if constexpr (kLagged) late = hn::Load(d, lagged + t * lanes);
-    V acc = hn::Load(d, sums + t * lanes);
+  const V skip_x = hn::LoadU(d, skip);
+  const ConstRows x = kFirst ? block.x : ConstRows{block.staged_in, lanes};
+  const ConstRows late = kFirst ? block.late : ConstRows{block.staged_late, lanes};
+  const Rows out = last ? block.out : Rows{block.staged_out, lanes};
+  const bool copies = kFirst && !last, keeps = kFirst && block.ring.data != nullptr;
+  for (int64_t t = 0; t < block.steps; ++t) {
+    const V input = hn::LoadU(d, x.data + t * x.stride);
+    V lagged = input;
+    if constexpr (kLagged) lagged = hn::LoadU(d, late.data + t * late.stride);
+    V acc;
+    if constexpr (kFirst) {
+      acc = hn::MulAdd(skip_x, input, hn::Zero(d));
+      prefetch(x.data + t * x.stride + block.ahead_in);
+      if (copies) {
+        hn::Store(input, d, block.staged_in + t * lanes);
+        if constexpr (kLagged) hn::Store(lagged, d, block.staged_late + t * lanes);
+      }
+      if (keeps) {
+        prefetch(block.ring.data + t * block.ring.stride + kScanGroup);
+        hn::StoreU(input, d, block.ring.data + t * block.ring.stride);
+      }
+    } else {
+      acc = hn::Load(d, block.staged_out + t * lanes);
+    }
 #pragma GCC unroll 8
-    for (int n = 0; n < kStates; ++n) acc = r[n].template step<kLagged>(input, late, acc);
-    hn::Store(acc, d, sums + t * lanes);
+    for (int n = 0; n < kStates; ++n) acc = r[n].template step<kLagged>(input, lagged, acc);
+    hn::StoreU(acc, d, out.data + t * out.stride);
+    if (last) prefetch(out.data + t * out.stride + block.ahead_out);
   }
 #pragma GCC unroll 8
   for (int n = 0; n < kStates; ++n) r[n].store(state + n * Cell::kState * kScanGroup);
 }
 
 template <class Cell, bool kLagged>
-void passes(int64_t steps, int64_t n_state, int64_t stride, const float* x, const float* lagged, float* sums, const float* coefficients,
-            float* state) {
+void passes(const Block& block, int64_t n_state, int64_t stride, const float* skip, const float* coefficients, float* state) {
   int64_t n = 0;
   const auto run = [&](auto width) HWY_ATTR {
     constexpr int kStates = decltype(width)::value;
     for (; n_state - n >= kStates; n += kStates) {
-      pass<Cell, kStates, kLagged>(steps, stride, x, lagged, sums, coefficients + n * stride, state + n * Cell::kState * kScanGroup);
+      const bool last = n + kStates == n_state;
+      const float* mine = coefficients + n * stride;
+      float* states = state + n * Cell::kState * kScanGroup;
+      if (n == 0) {
+        pass<Cell, kStates, kLagged, true>(block, stride, skip, last, mine, states);
+      } else {
+        pass<Cell, kStates, kLagged, false>(block, stride, skip, last, mine, states);
+      }
     }
   };
   run(std::integral_constant<int, Cell::kPassStates>());
@@ -181,7 +241,7 @@ void passes(int64_t steps, int64_t n_state, int64_t stride, const float* x, cons
 
 /// Steps [t, t + steps) of all channels. The rows of the ring that they replace follow each other from `ring` on; nullptr without truncation.
 template <class Cell>
-void block(const StepArgs& args, int64_t t, int64_t steps, float* ring, bool lagged) {
+void walk(const StepArgs& args, int64_t t, int64_t steps, float* ring, bool lagged) {
   const D d;
   const int64_t lanes = static_cast<int64_t>(hn::Lanes(d));
   const ScanStepShape& shape = args.shape;
@@ -191,14 +251,13 @@ void block(const StepArgs& args, int64_t t, int64_t steps, float* ring, bool lag
   HWY_ALIGN float sums[kBlockSteps * kMaxVectorLanes];
   for (int64_t channel = args.channel_begin; channel < args.channel_end; channel += lanes) {
     const int64_t group = channel / kScanGroup, lane = channel % kScanGroup;
-    const float* coefficients = args.coefficients + group * coefficients_of_group<Cell>(shape) + lane;
+    const float* skip = args.coefficients + group * coefficients_of_group<Cell>(shape) + lane;
+    const float* coefficients = skip + kScanGroup;
     float* state = args.state + group * shape.n_state * Cell::kState * kScanGroup + lane;
     const size_t count = static_cast<size_t>(std::min(lanes, dim - channel));
     const bool whole = count == static_cast<size_t>(lanes);
     const float* x = args.x + t * args.x_stride + channel;
     float* y = args.y + t * args.y_stride + channel;
-    const V skip = hn::LoadU(d, coefficients);
-    coefficients += kScanGroup;
     const auto load = [&](const float* from) HWY_ATTR { return whole ? hn::LoadU(d, from) : load_partial(d, from, count); };
     const auto store = [&](V v, float* to) HWY_ATTR {
       if (whole) {
@@ -208,7 +267,7 @@ void block(const StepArgs& args, int64_t t, int64_t steps, float* ring, bool lag
       }
     };
     if (steps == 1) {
-      const V input = load(x), acc = hn::MulAdd(skip, input, hn::Zero(d));
+      const V input = load(x), acc = hn::MulAdd(hn::LoadU(d, skip), input, hn::Zero(d));
       if (lagged) {
         store(one_step<Cell, true>(shape.n_state, stride, input, load(ring + channel), acc, coefficients, state), y);
       } else {
@@ -217,37 +276,54 @@ void block(const StepArgs& args, int64_t t, int64_t steps, float* ring, bool lag
       if (ring != nullptr) store(input, ring + channel);
       continue;
     }
-    for (int64_t i = 0; i < steps; ++i) {
-      const V input = load(x + i * args.x_stride);
-      hn::Store(input, d, inputs + i * lanes);
-      hn::Store(hn::MulAdd(skip, input, hn::Zero(d)), d, sums + i * lanes);
-      if (ring == nullptr) continue;
-      float* row = ring + i * dim + channel;
-      if (lagged) hn::Store(load(row), d, late + i * lanes);
-      store(input, row);
+    Block block{steps, {x, args.x_stride}, {nullptr, 0}, {nullptr, 0}, {y, args.y_stride}, inputs, late, sums, kScanGroup, kScanGroup};
+    if (args.tokens - t > kBlockSteps) block.ahead_in = kBlockSteps * args.x_stride, block.ahead_out = kBlockSteps * args.y_stride;
+    if (whole) {
+      if (ring != nullptr) block.ring = {ring + channel, dim};
+      if (lagged) block.late = {ring + channel, dim};
+    } else {
+      // The same loops run on full rows on the stack.
+      for (int64_t i = 0; i < steps; ++i) {
+        const V input = load(x + i * args.x_stride);
+        hn::Store(input, d, inputs + i * lanes);
+        if (ring == nullptr) continue;
+        float* row = ring + i * dim + channel;
+        if (lagged) hn::Store(load(row), d, late + i * lanes);
+        store(input, row);
+      }
+      block.x = {inputs, lanes};
+      if (lagged) block.late = {late, lanes};
+      block.out = {sums, lanes};
     }
     if (lagged) {
-      passes<Cell, true>(steps, shape.n_state, stride, inputs, late, sums, coefficients, state);
+      passes<Cell, true>(block, shape.n_state, stride, skip, coefficients, state);
     } else {
-      passes<Cell, false>(steps, shape.n_state, stride, inputs, nullptr, sums, coefficients, state);
+      passes<Cell, false>(block, shape.n_state, stride, skip, coefficients, state);
     }
+    if (whole) continue;
     for (int64_t i = 0; i < steps; ++i) store(hn::Load(d, sums + i * lanes), y + i * args.y_stride);
   }
 }
 
 template <class Cell>
-void run(const StepArgs& args) {
-  const int64_t length = args.shape.truncation;
-  for (int64_t t = 0, steps = 0; t < args.tokens; t += steps) {
-    steps = std::min(kBlockSteps, args.tokens - t);
-    float* ring = nullptr;
-    if (length > 0) {
-      // Never across the ring's end, so that its rows follow each other; the first input leaves the window at such an end, too.
-      const int64_t row = (args.time + t) % length;
-      steps = std::min(steps, length - row);
-      ring = args.ring + row * args.shape.channels;
+void run(const StepArgs& all) {
+  const int64_t length = all.shape.truncation;
+  StepArgs args = all;
+  // Of many tokens a few groups of channels at a time: what a block reads and writes of them stays in the second-level cache.
+  const int64_t channels = args.tokens > kBlockSteps ? kGroupsAtOnce * kScanGroup : args.channel_end - args.channel_begin;
+  for (; args.channel_begin < all.channel_end; args.channel_begin = args.channel_end) {
+    args.channel_end = std::min(all.channel_end, args.channel_begin + channels);
+    for (int64_t t = 0, steps = 0; t < args.tokens; t += steps) {
+      steps = std::min(kBlockSteps, args.tokens - t);
+      float* ring = nullptr;
+      if (length > 0) {
+        // Never across the ring's end, so that its rows follow each other; the first input leaves the window at such an end, too.
+        const int64_t row = (args.time + t) % length;
+        steps = std::min(steps, length - row);
+        ring = args.ring + row * args.shape.channels;
+      }
+      walk<Cell>(args, t, steps, ring, length > 0 && args.time + t >= length);
     }
-    block<Cell>(args, t, steps, ring, length > 0 && args.time + t >= length);
   }
 }
 

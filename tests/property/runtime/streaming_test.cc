@@ -5,8 +5,8 @@
 #include <algorithm>
 #include <filesystem>
 
-#include "runtime_case.h"
 #include "seqboat/base/file_io.h"
+#include "support/runtime_case.h"
 
 namespace seqboat {
 namespace {
