@@ -18,6 +18,8 @@ target_include_directories(seqboat_highway SYSTEM INTERFACE ${SEQBOAT_HIGHWAY_IN
 if(CMAKE_SYSTEM_PROCESSOR MATCHES "aarch64|arm64|ARM64")
   # Vectors of SVE have no size for the compiler, so they cannot stand in the kernels' arrays of accumulators.
   target_compile_definitions(seqboat_highway INTERFACE "HWY_DISABLED_TARGETS=(HWY_SVE|HWY_SVE_256|HWY_SVE2|HWY_SVE2_128)")
+  # Highway's functions are compiled for this set; GCC inlines them into a constructor of the compiler's own only where all is.
+  target_compile_options(seqboat_highway INTERFACE -march=armv8-a+crypto)
 else()
   # No processor of use stops at SSSE3: leaving it out saves a fifth of the kernels' code and of their compile time.
   target_compile_definitions(seqboat_highway INTERFACE HWY_DISABLED_TARGETS=HWY_SSSE3)

@@ -10,11 +10,6 @@
 
 #include "hwy/highway.h"
 
-#if HWY_ARCH_ARM_A64 && defined(__linux__)
-#include <asm/hwcap.h>
-#include <sys/auxv.h>
-#endif
-
 namespace hwy {
 namespace {
 
@@ -22,6 +17,7 @@ namespace {
 std::atomic<int64_t> pinned_targets{0};
 
 int64_t detected_targets() {
+  // Of 64-bit ARM that is NEON. Highway counts the cryptographic instructions in, which a few small boards lack; no kernel of ours uses them.
   int64_t targets = HWY_ENABLED_BASELINE;
 #if HWY_ARCH_X86
   // Whether the system saves the wide registers is part of the answers. F16C and LZCNT, which the target AVX2 uses too, are not asked for: no
@@ -36,10 +32,6 @@ int64_t detected_targets() {
   if (sse4) targets |= HWY_SSSE3 | HWY_SSE4;
   if (avx2) targets |= HWY_AVX2;
   if (avx3) targets |= HWY_AVX3;
-#elif HWY_ARCH_ARM_A64 && defined(__linux__)
-  // The target is compiled with the cryptographic instructions; a few small boards have none.
-  if ((getauxval(AT_HWCAP) & HWCAP_AES) == 0) targets &= ~HWY_NEON;
-  if (targets == 0) targets = HWY_SCALAR;
 #endif
   return targets;
 }
