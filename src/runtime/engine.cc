@@ -98,7 +98,8 @@ void Engine::lay_out(std::byte* memory) {
   head_in_ = carver.take<float>(kHeadRows * heads_width);
   head_out_ = carver.take<float>(kHeadRows * heads_width);
   head_logits_ = carver.take<float>(kHeadRows * m_.outputs);
-  for (float*& scores : step_scores_) scores = carver.take<float>(step_scores);
+  step_scores_size_ = round_up(step_scores, static_cast<int64_t>(kAlignment / sizeof(float)));
+  step_scores_ = carver.take<float>(step_scores_size_ * std::max<int64_t>(2, threads_));
   workspace_size_ = round_up(workspace_size_, static_cast<int64_t>(kAlignment / sizeof(float)));
   workspace_ = carver.take<float>(workspace_size_ * threads_);
   bytes_ = carver.used();
@@ -120,10 +121,14 @@ Engine::Tile Engine::tile_of(int64_t thread, int64_t rows, int64_t columns) cons
   return {{0, rows}, part_of(columns, Matrix::column_grain(), thread, threads_)};
 }
 
-void Engine::multiply(const Matrix& matrix, const Tile& tile, const float* x, int64_t x_stride, float* y, int64_t y_stride) noexcept {
+// In blocks of rows that stay in the cache between the product and what is done to it.
+void Engine::multiply(const Matrix& matrix, const Tile& tile, const float* x, int64_t x_stride, float* y, int64_t y_stride, Then then) noexcept {
   if (tile.empty()) return;
-  matrix.multiply(tile.rows.size(), tile.columns.begin, tile.columns.end, x + tile.rows.begin * x_stride, x_stride, y + tile.rows.begin * y_stride,
-                  y_stride);
+  for (int64_t row = tile.rows.begin; row < tile.rows.end; row += kProductRows) {
+    const Part rows{row, std::min(row + kProductRows, tile.rows.end)};
+    matrix.multiply(rows.size(), tile.columns.begin, tile.columns.end, x + row * x_stride, x_stride, y + row * y_stride, y_stride);
+    if (then.activates) activate(then.activation, {rows, overlap(tile.columns, then.columns)}, y, y_stride);
+  }
 }
 
 void Engine::activate(Activation activation, const Tile& tile, float* y, int64_t y_stride) noexcept {
@@ -425,8 +430,7 @@ void Engine::seqboat_layer(int64_t thread, int64_t number) noexcept {
     }
     const int64_t width = layer.in_proj.outputs(), z = layer.attention.d_attn, h = layer.attention.d_hidden;
     const Tile in = tile_of(thread, n, width);
-    multiply(layer.in_proj, in, all ? state_ : gathered_, d, base_, width_);
-    activate(Activation::kSilu, in, base_, width_);
+    multiply(layer.in_proj, in, all ? state_ : gathered_, d, base_, width_, Then::silu());
     barrier();
     unit_attention(thread, number, base_, width_, base_ + z + h, width_);
     const Tile gated = tile_of(thread, n, h);
@@ -452,13 +456,11 @@ void Engine::mega_layer(int64_t thread, int64_t number) noexcept {
   const float* input = layer.prenorm ? normed_ : x_;
   barrier();
   const Tile values = tile_of(thread, rows_, h);
-  multiply(layer.v_proj, values, input, d, values_, h);
-  activate(Activation::kSilu, values, values_, h);
+  multiply(layer.v_proj, values, input, d, values_, h, Then::silu());
   scan(thread, number, input, state_);
   barrier();
   const Tile in = tile_of(thread, rows_, width);
-  multiply(layer.in_proj, in, state_, d, base_, width_);
-  activate(Activation::kSilu, {in.rows, overlap(in.columns, {d, d + z + h})}, base_, width_);
+  multiply(layer.in_proj, in, state_, d, base_, width_, Then::silu({d, d + z + h}));
   barrier();
   unit_attention(thread, number, base_ + d, width_, values_, h);
   const Tile gated = tile_of(thread, rows_, h);
@@ -512,8 +514,7 @@ void Engine::feed_forward(int64_t thread, int64_t number) noexcept {
   if (prenorm) apply_norm(ffn.norm, rows, x_, normed_);
   barrier_unless_by_rows(rows_);
   const Tile in = tile_of(thread, rows_, width);
-  multiply(ffn.fc1, in, prenorm ? normed_ : x_, d, base_, width_);
-  activate(Activation::kSilu, in, base_, width_);
+  multiply(ffn.fc1, in, prenorm ? normed_ : x_, d, base_, width_, Then::silu());
   barrier_unless_by_rows(rows_);
   // Into skip_: of branch_ another thread may still be adding up rows that are not its own.
   multiply(ffn.fc2, tile_of(thread, rows_, d), base_, width_, skip_, d);
@@ -647,7 +648,7 @@ void Engine::attend_together(int64_t thread, int64_t number, const Rows& rows, c
                                     state.positions, state.table, out + mine.begin * out_stride, out_stride, workspace_ + thread * workspace_size_);
     } else {
       for (int64_t i = 0; i < count; ++i) {
-        float* scores = step_scores_[i % 2];  // those of the query before may still be read
+        float* scores = step_scores_ + i % 2 * step_scores_size_;  // those of the query before may still be read
         const Part items = part_of(kernels::key_ring_step_items(state.attention, first + i), 1, thread, threads_);
         if (!items.empty())
           kernels::key_ring_step_scores(state.attention, first + i, items.begin, items.end, q + i * rows.q_stride, ring, state.positions, state.table,

@@ -4,6 +4,7 @@
 // bidirectional models.
 
 #include <cstdint>
+#include <limits>
 #include <vector>
 
 #include "runtime/memory.h"
@@ -42,6 +43,15 @@ struct Segment {
   int64_t active_begin = 0;  ///< in the present layer: its activated rows among all activated ones
   int64_t active_count = 0;
   int64_t number = 0;  ///< of the first of them among the stream's activated tokens
+};
+
+/// What is done to some columns of a product at once.
+struct Then {
+  bool activates = false;
+  kernels::Activation activation = kernels::Activation::kSilu;
+  Part columns = {0, std::numeric_limits<int64_t>::max()};
+  static Then silu() { return {.activates = true}; }
+  static Then silu(Part columns) { return {.activates = true, .columns = columns}; }
 };
 
 struct EngineShape {
@@ -116,12 +126,14 @@ class Engine {
   void barrier_unless_by_rows(int64_t rows) noexcept {
     if (!by_rows(rows)) barrier();
   }
-  static void multiply(const Matrix& matrix, const Tile& tile, const float* x, int64_t x_stride, float* y, int64_t y_stride) noexcept;
+  static void multiply(const Matrix& matrix, const Tile& tile, const float* x, int64_t x_stride, float* y, int64_t y_stride, Then then = {}) noexcept;
   static void activate(kernels::Activation activation, const Tile& tile, float* y, int64_t y_stride) noexcept;
 
   static constexpr int64_t kRowsOfOne = 32;  ///< a thread's least rows where products are shared out by rows
   static constexpr int64_t kRowGrain = 8;
-  static constexpr int64_t kHeadRows = 16;  ///< rows that go through a head together
+  static constexpr int64_t kProductRows = 128;
+  static constexpr int64_t kFewQueries = 4;  ///< below, queries attend one by one
+  static constexpr int64_t kHeadRows = 16;   ///< rows that go through a head together
 
   const Model::Impl& m_;
   Team* team_;
@@ -151,7 +163,8 @@ class Engine {
   double *sums_ = nullptr, *scores_ = nullptr;
   float *features_ = nullptr, *head_in_ = nullptr, *head_out_ = nullptr, *head_logits_ = nullptr;
   HeadRow* head_rows_ = nullptr;
-  float* step_scores_[2] = {nullptr, nullptr};
+  float* step_scores_ = nullptr;  ///< of each thread, or two that all share; step_scores_size_ apart
+  int64_t step_scores_size_ = 0;
   float* workspace_ = nullptr;  ///< of each thread, workspace_size_ apart
   int64_t workspace_size_ = 0;
 };

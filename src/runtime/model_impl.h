@@ -128,13 +128,15 @@ struct TensorSource {
 };
 std::unique_ptr<const Model::Impl> build_model(const config::ModelConfig& config, const TensorSource& source, const LoadOptions& options);
 
-/// The tensors of the config by name, found and checked; beside each matrix in I8 its scales. Error (kModel).
+/// The tensors of the config by name, found and checked; beside each matrix in I8 its scales. They point into specs and source. Error (kModel).
 struct FoundTensor {
   const TensorSpec* spec;
   const TensorView* view;
   const TensorView* scale;  ///< or nullptr
 };
 std::vector<FoundTensor> find_tensors(const std::vector<TensorSpec>& specs, const TensorSource& source);
+std::vector<FoundTensor> find_tensors(std::vector<TensorSpec>&&, const TensorSource&) = delete;
+std::vector<FoundTensor> find_tensors(const std::vector<TensorSpec>&, TensorSource&&) = delete;
 
 /// Bias of Mega's rotary positions by distance: (2 longest - 1), of the distances -(longest - 1) .. longest - 1.
 void fill_rotary_bias(const Attention& attention, int64_t longest, float* table);

@@ -124,7 +124,8 @@ std::shared_ptr<const Model> random_model(const config::ModelConfig& config, uin
   auto owned = std::make_shared<OwnedTensors>(random_tensors(config, seed));
   if (weights != Precision::kFloat32) {
     const std::vector<TensorSpec> specs = tensor_specs(config);
-    auto smaller = std::make_shared<OwnedTensors>(quantized(find_tensors(specs, {owned->views, "model", owned}), weights));
+    const TensorSource wide{owned->views, "model", owned};
+    auto smaller = std::make_shared<OwnedTensors>(quantized(find_tensors(specs, wide), weights));
     smaller->buffers.splice(smaller->buffers.end(), owned->buffers);
     owned = smaller;
   }
@@ -144,9 +145,10 @@ void quantize(const fs::path& dir_in, const fs::path& dir_out, Precision type) {
   SEQBOAT_CHECK(config.input != "tokens" || config.vocab_size > 0, ErrorKind::kModel, "{}: vocab_size must be positive, found {}",
                 (dir_in / "config.json").string(), config.vocab_size);
   const fs::path file = dir_in / "model.safetensors";
-  const SafetensorsFile source = SafetensorsFile::open(file);
+  const SafetensorsFile tensors = SafetensorsFile::open(file);
   const std::vector<TensorSpec> specs = tensor_specs(config);
-  const std::vector<FoundTensor> found = find_tensors(specs, {source.tensors(), file.string(), nullptr});
+  const TensorSource source{tensors.tensors(), file.string(), nullptr};
+  const std::vector<FoundTensor> found = find_tensors(specs, source);
   for (const FoundTensor& tensor : found) {
     SEQBOAT_CHECK(tensor.view->dtype == tensor.spec->dtype, ErrorKind::kModel, "{}: tensor {} is {} already: quantise the float32 model",
                   file.string(), tensor.spec->name, dtype_name(tensor.view->dtype));

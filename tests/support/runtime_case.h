@@ -48,7 +48,7 @@ inline const std::vector<RuntimeCase>& causal_cases() {
       {"SeqBoat", [](C&) {}},
       {"Rotary", [](C& c) { c.position = "rotary", c.prenorm = true, c.final_norm_affine = false, c.scale_embedding = true; }},
       {"Local", [](C& c) { c.position = "local", c.attention = "relu2", c.norm = "scalenorm", c.window_size = 70; }},
-      {"T5", [](C& c) { c.position = "t5", c.attention = "laplace", c.norm = "rmsnorm", c.prenorm = true; }},
+      {"T5", [](C& c) { c.position = "t5", c.attention = "laplace", c.norm = "rmsnorm", c.prenorm = true, c.window_size = 90; }},
       {"Relu2", [](C& c) { c.attention = "relu2", c.norm = "batchnorm", c.ffn_dim = 28; }},
       {"BatchNormFirst", [](C& c) { c.norm = "batchnorm", c.prenorm = true, c.attention = "laplace", c.ffn_dim = 28; }},
       {"NoAffine", [](C& c) { c.norm_affine = false, c.window_size = 64; }},

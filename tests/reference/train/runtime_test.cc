@@ -29,7 +29,7 @@ const std::vector<RuntimeCase>& bidirectional_cases() {
       {"SeqBoat", [](C&) {}},
       {"Local", [](C& c) { c.position = "local", c.attention = "relu2", c.norm = "scalenorm", c.truncation = 20; }},
       {"Rotary", [](C& c) { c.position = "rotary", c.prenorm = true, c.norm = "batchnorm", c.sinusoidal = true, c.d_hidden = 70; }},
-      {"T5", [](C& c) { c.position = "t5", c.attention = "laplace", c.norm = "rmsnorm"; }},
+      {"T5", [](C& c) { c.position = "t5", c.attention = "laplace", c.norm = "rmsnorm", c.window_size = 0; }},
       {"NoWindow", [](C& c) { c.window_size = 0, c.attention = "relu2", c.ffn_dim = 12; }},
       {"S4dEncoder", [](C& c) { c.encoder = "s4d", c.truncation = 33; }},
       {"TopShare", [](C& c) { c.router = "top-share", c.rates = {0.3}, c.router_horizon = 20; }},

@@ -30,8 +30,8 @@ std::string message_of(const F& f, ErrorKind kind) {
   return "";
 }
 
-#define EXPECT_SAYS(expression, kind, text) EXPECT_NE(message_of([&] { expression; }, kind).find(text), std::string::npos) \
-    << message_of([&] { expression; }, kind)
+#define EXPECT_SAYS(expression, kind, text) \
+  EXPECT_NE(message_of([&] { expression; }, kind).find(text), std::string::npos) << message_of([&] { expression; }, kind)
 
 class Folder : public ::testing::Test {
  protected:
@@ -79,7 +79,8 @@ TEST_F(Folder, NamesTheTensorThatIsWrong) {
 
   runtime::write_random_model(dir_.path(), test::causal_model(), 3);
   rewrite([&](auto& tensors) { find(tensors, "encoder.layers.1.layer.skip_proj.bias").shape = {4, 5}; });
-  EXPECT_NE(error_of_load().find("'encoder.layers.1.layer.skip_proj.bias': expected the shape [20], found [4, 5]"), std::string::npos) << error_of_load();
+  EXPECT_NE(error_of_load().find("'encoder.layers.1.layer.skip_proj.bias': expected the shape [20], found [4, 5]"), std::string::npos)
+      << error_of_load();
 
   runtime::write_random_model(dir_.path(), test::causal_model(), 3);
   rewrite([&](auto& tensors) { find(tensors, "encoder.layers.0.layer.norm.bias").name = "encoder.layers.0.layer.norm.bios"; });

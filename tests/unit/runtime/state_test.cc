@@ -29,12 +29,13 @@ std::string message_of(const F& f, ErrorKind kind) {
   return "";
 }
 
-#define EXPECT_SAYS(expression, kind, text) EXPECT_NE(message_of([&] { expression; }, kind).find(text), std::string::npos) \
-    << message_of([&] { expression; }, kind)
+#define EXPECT_SAYS(expression, kind, text) \
+  EXPECT_NE(message_of([&] { expression; }, kind).find(text), std::string::npos) << message_of([&] { expression; }, kind)
 
 struct AlignedMemory {
-  explicit AlignedMemory(int64_t bytes) : size(static_cast<size_t>(bytes)), data(static_cast<std::byte*>(::operator new(size, std::align_val_t{64}))) {}
-  ~AlignedMemory() { ::operator delete(data, std::align_val_t{64}); }
+  explicit AlignedMemory(int64_t bytes)
+      : size(static_cast<size_t>(bytes)), data(static_cast<std::byte*>(::operator new (size, std::align_val_t{64}))) {}
+  ~AlignedMemory() { ::operator delete (data, std::align_val_t{64}); }
   std::span<std::byte> span() const { return {data, size}; }
   size_t size;
   std::byte* data;
@@ -176,7 +177,8 @@ TEST_F(StateFiles, RefusesWhatCannotBe) {
   bad[11] = std::numeric_limits<float>::infinity();
   EXPECT_MESSAGE(error_with([&](Tensors& t, Metadata&) { find(t, "layers.1.encoder").data = bad.data(); }), "'layers.1.encoder' holds a number");
   const int64_t times[5] = {90, 91, 91, 95, 99}, late[5] = {90, 91, 92, 95, 100};
-  EXPECT_MESSAGE(error_with([&](Tensors& t, Metadata&) { find(t, "layers.0.times").data = times; }), "expected a time of 92 to 99 in row 2, found 91");
+  EXPECT_MESSAGE(error_with([&](Tensors& t, Metadata&) { find(t, "layers.0.times").data = times; }),
+                 "expected a time of 92 to 99 in row 2, found 91");
   EXPECT_MESSAGE(error_with([&](Tensors& t, Metadata&) { find(t, "layers.0.times").data = late; }), "in row 4, found 100");
 }
 
