@@ -235,7 +235,10 @@ TEST(CApi, LoadsAndQuantizes) {
   EXPECT_EQ(info_of(quantized).weights, SEQBOAT_INT8);
   EXPECT_EQ(info_of(quantized).ring, SEQBOAT_BF16);
   EXPECT_LT(info_of(quantized).state_bytes, info_of(c_model(causal_model())).state_bytes);
-  EXPECT_FAILS(seqboat_quantize(small.c_str(), folder.c_str(), SEQBOAT_INT8), SEQBOAT_ERROR_USAGE, "model");
+  const std::string third = (dir.path() / "third").string();
+  EXPECT_FAILS(seqboat_quantize(folder.c_str(), small.c_str(), SEQBOAT_INT8), SEQBOAT_ERROR_USAGE, "is there already");
+  EXPECT_FAILS(seqboat_quantize(small.c_str(), third.c_str(), SEQBOAT_INT8), SEQBOAT_ERROR_MODEL, "already");
+  EXPECT_FAILS(seqboat_quantize(folder.c_str(), third.c_str(), SEQBOAT_FLOAT32), SEQBOAT_ERROR_USAGE, "bf16 or int8");
 }
 
 // Under the thread sanitizer this shows that a model is only read.
