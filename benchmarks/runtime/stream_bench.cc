@@ -76,7 +76,9 @@ void prefill(benchmark::State& bench) {
   State state = State::create(model);
   const Text prompt(2048, bench.range(2));
   for (auto _ : bench) {
+    bench.PauseTiming();
     state.reset();
+    bench.ResumeTiming();
     runner.feed({.state = &state, .tokens = prompt.tokens, .want = Want::kNothing, .forced = prompt.forced});
   }
   bench.SetItemsProcessed(bench.iterations() * 2048);

@@ -149,7 +149,9 @@ void compare(const ModelConfig& config, const std::string& name) {
     const bool t5 = config.position == "t5" && config.has_unit(), mean = !language_model && config.pool == "mean";
     for (int64_t i = 0; i < config.n_layers && config.chooses(); ++i) {
       const Tensor active = torch::from_blob(traced.active.data() + i * a.rows, {a.rows}, torch::kUInt8);
-      if (!t5 || force) EXPECT_TRUE(torch::equal(active, trace[static_cast<size_t>(i)].active)) << what << ", decisions of layer " << i;
+      if (!t5 || force) {
+        EXPECT_TRUE(torch::equal(active, trace[static_cast<size_t>(i)].active)) << what << ", decisions of layer " << i;
+      }
       const double rate = active.to(torch::kFloat64).mean().item<double>();
       EXPECT_TRUE(force || (rate > 0.05 && rate < 0.98) || config.rates.back() == 1.0) << what << ", layer " << i << " activates " << rate;
     }

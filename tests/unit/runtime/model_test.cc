@@ -178,7 +178,9 @@ TEST_F(Folder, QuantisedWeightsAreWhatTheFileSays) {
       largest = std::max(largest, std::abs(static_cast<double>(want[i])));
       error = std::max(error, std::abs(static_cast<double>(want[i]) - static_cast<double>(got[i])));
     }
-    if (type == Precision::kBf16) EXPECT_EQ(error, 0);
+    if (type == Precision::kBf16) {
+      EXPECT_EQ(error, 0);
+    }
     // int8 multiplies by the scale after the sum: some roundings more in each of some ten products in a row.
     EXPECT_LE(error, 2000 * 1.2e-7 * largest) << runtime::precision_name(type);
   }
