@@ -1,5 +1,13 @@
 # libseqboat, for programs that run models and train none: everything without LibTorch that the runtime needs, with C functions (include/seqboat.h) and
 # its C++ classes, in one shared library that asks for nothing but the C++ library, and in one static archive.
+# What reads, checks and writes files and configs runs once, and is made of templates: for size, not for speed.
+file(GLOB readers ${PROJECT_SOURCE_DIR}/src/config/*.cc)
+list(APPEND readers ${PROJECT_SOURCE_DIR}/src/base/safetensors.cc ${PROJECT_SOURCE_DIR}/src/capi/capi.cc)
+foreach(name model quantize state_file tensors)
+  list(APPEND readers ${PROJECT_SOURCE_DIR}/src/runtime/${name}.cc)
+endforeach()
+set_source_files_properties(${readers} PROPERTIES COMPILE_OPTIONS $<$<CONFIG:Release>:-Os>)
+
 add_library(seqboat_capi STATIC ${PROJECT_SOURCE_DIR}/src/capi/capi.cc)
 add_library(seqboat::capi ALIAS seqboat_capi)
 target_link_libraries(seqboat_capi PUBLIC seqboat::runtime PRIVATE seqboat_options)
