@@ -11,13 +11,19 @@ add_library(seqboat_fmt INTERFACE IMPORTED GLOBAL)
 target_link_libraries(seqboat_fmt INTERFACE fmt::fmt-header-only)
 target_link_libraries(seqboat_json INTERFACE seqboat_fmt)
 
+# Highway's headers alone: the little of its library that dispatch needs is in src/kernels/highway_targets.cc.
 find_path(SEQBOAT_HIGHWAY_INCLUDE hwy/highway.h REQUIRED)
-find_library(SEQBOAT_HIGHWAY_LIB NAMES libhwy.a hwy REQUIRED)
 add_library(seqboat_highway INTERFACE IMPORTED GLOBAL)
 target_include_directories(seqboat_highway SYSTEM INTERFACE ${SEQBOAT_HIGHWAY_INCLUDE})
-target_link_libraries(seqboat_highway INTERFACE ${SEQBOAT_HIGHWAY_LIB})
-# No processor of use stops at SSSE3: leaving it out saves a fifth of the kernels' code and of their compile time.
-target_compile_definitions(seqboat_highway INTERFACE HWY_DISABLED_TARGETS=HWY_SSSE3)
+if(CMAKE_SYSTEM_PROCESSOR MATCHES "aarch64|arm64|ARM64")
+  # Vectors of SVE have no size for the compiler, so they cannot stand in the kernels' arrays of accumulators.
+  target_compile_definitions(seqboat_highway INTERFACE "HWY_DISABLED_TARGETS=(HWY_SVE|HWY_SVE_256|HWY_SVE2|HWY_SVE2_128)")
+  # Highway's functions are compiled for this set; GCC inlines them into a constructor of the compiler's own only where all is.
+  target_compile_options(seqboat_highway INTERFACE -march=armv8-a+crypto)
+else()
+  # No processor of use stops at SSSE3: leaving it out saves a fifth of the kernels' code and of their compile time.
+  target_compile_definitions(seqboat_highway INTERFACE HWY_DISABLED_TARGETS=HWY_SSSE3)
+endif()
 
 if(SEQBOAT_WITH_TORCH)
   # LibTorch is the pip wheel. It is located without importing it, and this is the only target that mentions it.

@@ -1,7 +1,8 @@
-# seqboat_library(NAME [SHARED] [PCH] [PROGRAMS_ONLY] PUBLIC dep... PRIVATE dep...)
-# Target seqboat_NAME (alias seqboat::NAME) from every source below src/NAME, with include/ public. PROGRAMS_ONLY: it is not installed.
+# seqboat_library(NAME [SHARED] [PCH] [EMBEDDED] [PROGRAMS_ONLY] PUBLIC dep... PRIVATE dep...)
+# Target seqboat_NAME (alias seqboat::NAME) from every source below src/NAME, with include/ public. EMBEDDED: part of libseqboat
+# (SeqboatEmbedded.cmake). PROGRAMS_ONLY: it is not installed.
 function(seqboat_library name)
-  cmake_parse_arguments(ARG "SHARED;PCH;PROGRAMS_ONLY" "" "PUBLIC;PRIVATE" ${ARGN})
+  cmake_parse_arguments(ARG "SHARED;PCH;EMBEDDED;PROGRAMS_ONLY" "" "PUBLIC;PRIVATE" ${ARGN})
   file(GLOB_RECURSE sources CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/src/${name}/*.cc)
   if(NOT sources)
     message(FATAL_ERROR "src/${name} has no sources")
@@ -20,6 +21,10 @@ function(seqboat_library name)
   if(NOT ARG_PROGRAMS_ONLY)
     install(TARGETS seqboat_${name} EXPORT seqboatTargets LIBRARY DESTINATION lib ARCHIVE DESTINATION lib COMPONENT development)
     install(DIRECTORY ${PROJECT_SOURCE_DIR}/include/seqboat/${name} DESTINATION include/seqboat COMPONENT development)
+  endif()
+  if(ARG_EMBEDDED)
+    # So that a linker can leave out what nobody calls, function by function: kernels of training, and all kernels in float64.
+    target_compile_options(seqboat_${name} PRIVATE -ffunction-sections -fdata-sections)
   endif()
   if(ARG_PCH)
     target_precompile_headers(seqboat_${name} PRIVATE <torch/torch.h>)

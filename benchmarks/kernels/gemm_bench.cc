@@ -15,9 +15,10 @@
 #include <algorithm>
 #include <cstdint>
 #include <cstdlib>
+#include <memory>
+#include <new>
 #include <string>
 
-#include "hwy/aligned_allocator.h"
 #include "hwy/highway.h"
 #include "seqboat/kernels/gemm.h"
 #include "seqboat/kernels/simd.h"
@@ -100,10 +101,18 @@ void for_each_call(const Case& shape_case, Calls calls, const F& f) {
   }
 }
 
+/// Room for `count` numbers, aligned for every vector.
+template <class T>
+auto aligned(size_t count) {
+  constexpr std::align_val_t kAlignment{64};
+  const auto drop = [](T* values) { ::operator delete(values, kAlignment); };
+  return std::unique_ptr<T[], decltype(drop)>(static_cast<T*>(::operator new(count * sizeof(T), kAlignment)));
+}
+
 template <class T>
 void run_gemm(benchmark::State& state, const Case& shape_case, Calls calls, bool packed) {
   const auto make = [](int64_t count) {
-    auto values = hwy::AllocateAligned<T>(static_cast<size_t>(count));
+    auto values = aligned<T>(static_cast<size_t>(count));
     for (int64_t i = 0; i < count; ++i) values[i] = static_cast<T>(static_cast<double>((i * 7919) % 1000) / 1000 - 0.5);
     return values;
   };
@@ -116,7 +125,7 @@ void run_gemm(benchmark::State& state, const Case& shape_case, Calls calls, bool
     workspace_size = std::max({workspace_size, kernels::gemm_workspace_size<T>(shape), packed ? kernels::gemm_packed_size<T>(shape) : 0});
     flops += 2.0 * static_cast<double>(shape.m) * static_cast<double>(shape.n) * static_cast<double>(shape.k);
   });
-  auto workspace = hwy::AllocateAligned<T>(workspace_size);
+  auto workspace = aligned<T>(workspace_size);
   if (packed) {
     for_each_call(shape_case, Calls::kHot,
                   [&](const kernels::GemmShape& shape, int64_t, int64_t, int64_t) { kernels::gemm_pack_b<T>(shape, b.get(), workspace.get()); });
