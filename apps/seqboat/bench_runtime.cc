@@ -98,7 +98,7 @@ int bench_runtime(const RuntimeBenchOptions& options, const CommonOptions& commo
 
   DecodeBenchOptions bench_options;
   bench_options.streams = std::max<int64_t>(options.streams, 1);
-  bench_options.threads = threads_of(common);
+  bench_options.threads = options.prefill ? threads_of(common) : stepping_threads(common, model, bench_options.streams);
   bench_options.context = options.context;
   bench_options.activation_rate = options.activation_rate;
   bench_options.seed = subject.seed;

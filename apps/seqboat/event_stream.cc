@@ -66,8 +66,15 @@ const EventStream::Lane& EventStream::answering() const {
 bool EventStream::feed(std::span<const int64_t> tokens, std::span<const float> values) {
   int64_t left = channels_ > 0 ? static_cast<int64_t>(values.size()) / channels_ : static_cast<int64_t>(tokens.size());
   while (left > 0) {
+    if (options_.stop != nullptr && options_.stop->load() != 0) return false;
     int64_t count = std::min({left, kPiece, last_event_ + options_.every - step_});
-    for (const Lane& lane : lanes_) count = std::min(count, lane.resets - step_);
+    for (const Lane& lane : lanes_) {
+      const int64_t room = room_of(lane.state);
+      SEQBOAT_CHECK(room > 0, ErrorKind::kData,
+                    "step {}: the model attends without a window, and its state has room for {} tokens; --max-context N makes room for N", step_,
+                    lane.state.max_context());
+      count = std::min({count, lane.resets - step_, room});
+    }
     if (!advance(tokens.first(static_cast<size_t>(channels_ > 0 ? 0 : count)), values.first(static_cast<size_t>(count * channels_)), count)) {
       return false;
     }
@@ -140,6 +147,7 @@ bool EventStream::event() {
   json["step"] = step_;
   if (options_.step_seconds > 0) json["time_s"] = static_cast<double>(step_) * options_.step_seconds;
   if (language_model_) {
+    SEQBOAT_CHECK(std::isfinite(surprise_), ErrorKind::kDiverged, "step {}: the model's logits are not finite", step_);
     json["bits_per_byte"] = surprise_ / steps;
   } else {
     runtime::Feed ask;
@@ -169,7 +177,8 @@ bool EventStream::event() {
   }
   surprise_ = 0;
   last_event_ = step_;
-  return write_stdout(json.dump(-1, ' ', false, Json::error_handler_t::replace) + "\n");
+  reader_gone_ = !write_stdout(json.dump(-1, ' ', false, Json::error_handler_t::replace) + "\n");
+  return !reader_gone_;
 }
 
 }  // namespace seqboat::app

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 #include <memory>
 #include <span>
@@ -19,6 +20,7 @@ struct EventOptions {
   double step_seconds = 0;     ///< of sound, else 0: events have no time
   bool probabilities = false;  ///< classifiers: of every class
   int64_t threads = 1;
+  const std::atomic<int>* stop = nullptr;  ///< what become_cooperative() gave
 };
 
 /// A model's stream as JSON lines on standard output, in constant memory.
@@ -36,15 +38,17 @@ class EventStream {
   /// Goes on from this state; with a window that must be a fresh one.
   EventStream(runtime::State state, const EventOptions& options);
 
-  /// Steps of the stream. False: nobody reads standard output any more, and nothing has been fed since that was found.
+  /// Steps of the stream. False: nobody reads standard output any more, or the stop signal came; what has not been fed by then never is. Errors:
+  /// kData for more steps than the state has room for, when those that fit have been fed; kDiverged where the model's answer is not finite.
   bool feed(std::span<const int64_t> tokens) { return feed(tokens, {}); }
   bool feed(std::span<const float> values) { return feed({}, values); }
   /// The event of the steps that no event has told of, if there are any.
   bool finish();
 
   const runtime::State& state() const { return lanes_[0].state; }
-  int64_t steps() const { return step_; }      ///< since the beginning, those that the first state had seen among them
-  int64_t fed() const { return fed_; }         ///< since construction
+  int64_t steps() const { return step_; }  ///< since the beginning, those that the first state had seen among them
+  int64_t fed() const { return fed_; }     ///< since construction
+  bool reader_gone() const { return reader_gone_; }
   double seconds() const { return seconds_; }  ///< that the model took for them
 
  private:
@@ -75,6 +79,7 @@ class EventStream {
   double surprise_ = 0;             ///< bits since the last event
   int64_t step_ = 0, last_event_ = 0, fed_ = 0;
   double seconds_ = 0;
+  bool reader_gone_ = false;
 };
 
 }  // namespace seqboat::app

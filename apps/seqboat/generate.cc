@@ -52,9 +52,9 @@ void check_kind(const std::string& path) {
   if (config.task == "language-model") return;
   const std::string what =
       config.task == "retrieval" ? "a model that compares two documents" : fmt::format("a classifier of {} classes", config.classes);
-  const bool streams = config.causal && config.task == "classification";
+  const bool streams = config.causal && config.task == "classification" && config.pool != "first";
   fail(ErrorKind::kModel, "{}: expected a language model, found {}: {}", path, what,
-       streams ? "`seqboat stream` takes it" : "it is not causal and cannot stream, `seqboat eval` takes it");
+       streams ? "`seqboat stream` takes it" : "it cannot stream, `seqboat eval` takes it");
 }
 
 /// One run of the verb.
@@ -66,7 +66,7 @@ class Generation {
         stop_(become_cooperative()),
         model_(load_streaming_model(options.streaming.model, options.streaming.ring)),
         state_(begin_state(model_, options.streaming)),
-        runner_(model_, runner_options(state_, threads_of(common))),
+        runner_(model_, runner_options(state_, stepping_threads(common, *model_))),
         sampler_(options.sampler, kBytes),
         logits_(static_cast<size_t>(model_->outputs())) {
     check_reads_bytes(*model_, options.streaming.model);
@@ -83,9 +83,9 @@ class Generation {
 
  private:
   void require_room(int64_t tokens) const {
-    const int64_t room = state_.max_context() - state_.tokens();
+    const int64_t room = room_of(state_);
     SEQBOAT_CHECK(
-        state_.max_context() == 0 || tokens <= room, ErrorKind::kData,
+        tokens <= room, ErrorKind::kData,
         "{}: attends without a window, and its state has room for {} more tokens: the prompt and --max-tokens need {}; --max-context N makes "
         "room for N",
         options_.streaming.model, room, tokens);
@@ -112,14 +112,23 @@ class Generation {
     }
   }
 
+  // What was to come from elsewhere and did not: a text of the model's own is not what was meant.
+  static void check_not_empty(const std::string& name, size_t size) {
+    SEQBOAT_CHECK(size > 0, ErrorKind::kData, "{} is empty: expected a text to continue; without --file the model begins one", name);
+  }
+
   void read_prompt() {
     std::optional<MappedFile> file;
     std::span<const uint8_t> known(reinterpret_cast<const uint8_t*>(options_.prompt.data()), options_.prompt.size());
     if (!options_.file.empty() && options_.file != "-") {
       std::error_code error;
-      SEQBOAT_CHECK(fs::is_regular_file(options_.file, error), ErrorKind::kData, "{}: no such file", options_.file);
+      const fs::file_status status = fs::status(options_.file, error);
+      SEQBOAT_CHECK(fs::exists(status), ErrorKind::kData, "{}: no such file", options_.file);
+      SEQBOAT_CHECK(fs::is_regular_file(status), ErrorKind::kData, "{}: expected a file, found {}; --file - reads standard input", options_.file,
+                    fs::is_directory(status) ? "a folder" : "a pipe or a device");
       file = MappedFile::open(options_.file);
       known = {reinterpret_cast<const uint8_t*>(file->data()), file->size()};
+      check_not_empty(options_.file, file->size());
     }
     require_room(static_cast<int64_t>(known.size()) + options_.max_tokens + (state_.tokens() == 0 ? 1 : 0));
     // As in training, </s> stands before a text's first byte.
@@ -132,6 +141,7 @@ class Generation {
         require_room(static_cast<int64_t>(size) + options_.max_tokens);
         feed_bytes(std::span(buffer).first(size));
       }
+      if (stop_.load() == 0 && !input.reader_gone()) check_not_empty("standard input", static_cast<size_t>(input.bytes()));
     } else {
       feed_bytes(known);
     }

@@ -16,7 +16,9 @@ void add_common_options(CLI::App* command, Invocation* invocation) {
   CommonOptions& common = invocation->common;
   command->add_flag("--json", common.json, "the result as one JSON object on stdout");
   command->add_flag("-q,--quiet", common.quiet, "no progress and no log lines; warnings, errors and results remain");
-  command->add_option("--threads", common.threads, "threads to work with; 0 = all cores")->check(whole_number(0, 4096))->type_name("N");
+  command->add_option("--threads", common.threads, "threads to work with; 0 = all cores, as far as they are of use")
+      ->check(whole_number(0, 4096))
+      ->type_name("N");
 }
 
 CLI::Validator whole_number(int64_t least, int64_t most) {

@@ -31,12 +31,17 @@ struct QuantizeOptions {
 
 // What is measured of the data unless --limit says otherwise: some seconds.
 constexpr int64_t kBytesLimit = 200'000, kExamplesLimit = 500;
+// Of a model that attends without a window: each byte costs more than the last, and room is made for all.
+constexpr int64_t kUnboundedBytesLimit = 8192;
 
 /// What --data holds, read before anything is written.
 struct Measure {
   std::optional<data::ByteFile> file;
   data::SequenceDataset examples;
+  int64_t count = 0;  ///< of bytes or examples that are measured
   const char* metric() const { return file ? "bits-per-byte" : "accuracy"; }
+  const char* unit() const { return file ? "bytes" : "examples"; }
+  int64_t size() const { return file ? file->size() : examples.size(); }
 };
 
 Measure read_data(const std::string& path, const config::ModelConfig& config) {
@@ -106,9 +111,9 @@ double accuracy(const std::shared_ptr<const runtime::Model>& model, const data::
 }
 
 /// Microseconds a token of one stream: the better median of a few short rounds.
-double decode_us(const std::shared_ptr<const runtime::Model>& model, int64_t threads, const std::atomic<int>& stop) {
+double decode_us(const std::shared_ptr<const runtime::Model>& model, const CommonOptions& common, const std::atomic<int>& stop) {
   constexpr int64_t kContext = 256, kSteps = 200;
-  DecodeBench bench(model, {.threads = threads, .context = kContext, .length = 2 * kSteps});
+  DecodeBench bench(model, {.threads = stepping_threads(common, *model), .context = kContext, .length = 2 * kSteps});
   for (int64_t i = 0; i < kSteps / 4; ++i) bench.decode_step();
   bench.begin_timing();
   for (int64_t i = 0; i < kSteps; ++i) {
@@ -118,16 +123,56 @@ double decode_us(const std::shared_ptr<const runtime::Model>& model, int64_t thr
   return bench.times().us(0.5);
 }
 
+double value_of(const std::shared_ptr<const runtime::Model>& model, const Measure& measure, int64_t threads, const std::atomic<int>& stop) {
+  if (!measure.file) return accuracy(model, measure.examples, measure.count, threads, stop);
+  return bits_per_byte(model, measure.file->part(data::Split::kTrain).first(static_cast<size_t>(measure.count)), threads, stop);
+}
+
+// Told before the work and not after it; runtime::quantize() looks again.
+void check_free(const fs::path& out) {
+  std::error_code error;
+  SEQBOAT_CHECK(!out.empty(), ErrorKind::kUsage, "--out: expected the name of a folder, found nothing");
+  const bool free = !fs::exists(out, error) || (fs::is_directory(out, error) && fs::is_empty(out, error));
+  SEQBOAT_CHECK(free, ErrorKind::kUsage, "--out {}: is there already; the quantised model needs a new folder", out.string());
+}
+
 int quantize(const QuantizeOptions& options, const CommonOptions& common, Reporter& reporter) {
   const std::atomic<int>& stop = become_cooperative();
   const int64_t threads = threads_of(common);
-  const fs::path folder = config::find_model_dir(options.model), out = options.out;
+  const fs::path out = options.out;
+  check_free(out);
+  const fs::path folder = config::find_model_dir(options.model);
   const config::ModelConfig config = config::read_model_config(folder);
   std::optional<Measure> measure;
   if (!options.data.empty()) measure = read_data(options.data, config);
-  runtime::quantize(folder, out, runtime::precision_from_name(options.type));
+  std::shared_ptr<const runtime::Model> models[2] = {runtime::load(folder), nullptr};
+  SEQBOAT_CHECK(models[0]->weights() == runtime::Precision::kFloat32, ErrorKind::kModel,
+                "{}: its matrices are {} already: quantise the float32 model", folder.string(), runtime::precision_name(models[0]->weights()));
+  double value[2] = {0, 0}, us[2] = {1e30, 1e30};
+  bool written = false;
+  const bool streams = models[0]->why_no_stream().empty();
+  try {
+    if (measure) {
+      const int64_t bytes = models[0]->needs_max_context() ? kUnboundedBytesLimit : kBytesLimit;
+      measure->count = std::min(measure->size(), options.limit > 0 ? options.limit : measure->file ? bytes : kExamplesLimit);
+      reporter.log(fmt::format("measuring {} on {} of {} {}", measure->metric(), measure->count, measure->size(), measure->unit()));
+      // What can be wrong with the data is found before anything is written.
+      value[0] = value_of(models[0], *measure, threads, stop);
+    }
+    if (stop.load() != 0) throw Stopped();
+    runtime::quantize(folder, out, runtime::precision_from_name(options.type));
+    written = true;
+    models[1] = runtime::load(out);
+    if (measure) value[1] = value_of(models[1], *measure, threads, stop);
+    // In turns: other programs slow either.
+    for (int round = 0; round < 3 && streams; ++round) {
+      for (int i = 0; i < 2; ++i) us[i] = std::min(us[i], decode_us(models[i], common, stop));
+    }
+  } catch (const Stopped&) {
+    if (written) reporter.warn(fmt::format("interrupted while measuring; {} is whole", out.string()));
+    return 128 + stop.load();
+  }
 
-  const std::shared_ptr<const runtime::Model> models[2] = {runtime::load(folder), runtime::load(out)};
   Json json;
   json["model"] = folder.string();
   json["path"] = out.string();
@@ -142,38 +187,20 @@ int quantize(const QuantizeOptions& options, const CommonOptions& common, Report
   row("file", "file_bytes", bytes_text(file_bytes(folder)), bytes_text(file_bytes(out)), both(file_bytes(folder), file_bytes(out)));
   row("weights in memory", "weight_bytes", bytes_text(models[0]->weight_bytes()), bytes_text(models[1]->weight_bytes()),
       both(models[0]->weight_bytes(), models[1]->weight_bytes()));
-  try {
-    if (models[0]->why_no_stream().empty()) {
-      // In turns: other programs slow either.
-      double us[2] = {1e30, 1e30};
-      for (int round = 0; round < 3; ++round) {
-        for (int i = 0; i < 2; ++i) us[i] = std::min(us[i], decode_us(models[i], threads, stop));
-      }
-      row("decode, us a token", "us_per_token", fmt::format("{:.2f}", us[0]), fmt::format("{:.2f}", us[1]), both(us[0], us[1]));
-    } else {
-      json["us_per_token"] = nullptr;
-    }
-    if (measure) {
-      double value[2];
-      const int64_t there = measure->file ? measure->file->size() : measure->examples.size();
-      const int64_t count = std::min(there, options.limit > 0 ? options.limit : measure->file ? kBytesLimit : kExamplesLimit);
-      SEQBOAT_CHECK(count > 0, ErrorKind::kData, "{}: holds no examples", options.data);
-      reporter.log(fmt::format("measuring {} on {} of {} {}", measure->metric(), count, there, measure->file ? "bytes" : "examples"));
-      for (int i = 0; i < 2; ++i) {
-        value[i] = measure->file ? bits_per_byte(models[i], measure->file->part(data::Split::kTrain).first(static_cast<size_t>(count)), threads, stop)
-                                 : accuracy(models[i], measure->examples, count, threads, stop);
-      }
-      Json values = both(value[0], value[1]);
-      values["metric"] = measure->metric();
-      values["measured_on"] = count;
-      row(measure->metric(), "value", fmt::format("{:.4f}", value[0]), fmt::format("{:.4f}", value[1]), values);
-    } else {
-      json["value"] = nullptr;
-      text += "what it costs in quality was not measured: --data FILE does\n";
-    }
-  } catch (const Stopped&) {
-    reporter.warn(fmt::format("interrupted while measuring; {} is whole", out.string()));
-    return 128 + stop.load();
+  if (streams) {
+    row("decode, us a token", "us_per_token", fmt::format("{:.2f}", us[0]), fmt::format("{:.2f}", us[1]), both(us[0], us[1]));
+  } else {
+    json["us_per_token"] = nullptr;
+  }
+  if (measure) {
+    Json values = both(value[0], value[1]);
+    values["metric"] = measure->metric();
+    values["measured_on"] = measure->count;
+    row(measure->metric(), "value", fmt::format("{:.4f}", value[0]), fmt::format("{:.4f}", value[1]), values);
+    text += fmt::format("measured on {} of {} {} of {}\n", measure->count, measure->size(), measure->unit(), options.data);
+  } else {
+    json["value"] = nullptr;
+    text += "what it costs in quality was not measured: --data PATH does\n";
   }
   text += fmt::format("written to {}\n", out.string());
   reporter.result(json, text);

@@ -26,6 +26,9 @@ void add_ring_option(CLI::App* command, std::string* ring);
 
 /// The threads that --threads means: 0 = all cores.
 int64_t threads_of(const CommonOptions& common);
+/// Where tokens come one by one: 0 = as many as the weights that each token reads are worth, at most all cores. Threads meet several times a layer,
+/// and a small model is done before they have.
+int64_t stepping_threads(const CommonOptions& common, const runtime::Model& model, int64_t streams = 1);
 
 /// The model of a folder or run directory. Error (kModel) for one that cannot stream, which says why.
 std::shared_ptr<const runtime::Model> load_streaming_model(const std::string& path, const std::string& ring);
@@ -33,6 +36,9 @@ std::shared_ptr<const runtime::Model> load_streaming_model(const std::string& pa
 /// The state of --state-in, or a fresh one. Errors (kModel) of State::load(), kUsage for a --state-out that cannot be written or a --max-context
 /// that contradicts the file.
 runtime::State begin_state(const std::shared_ptr<const runtime::Model>& model, const StreamingOptions& options);
+
+/// Tokens that this state still has room for; INT64_MAX where it has no end.
+int64_t room_of(const runtime::State& state);
 
 /// Options of a runner for states like this one.
 runtime::RunnerOptions runner_options(const runtime::State& state, int64_t threads, int64_t max_streams = 1);

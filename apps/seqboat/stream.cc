@@ -79,31 +79,29 @@ int stream(const StreamOptions& options, const Invocation& invocation, Reporter&
                                                              .window = options.window,
                                                              .step_seconds = reading.step_seconds,
                                                              .probabilities = options.probabilities,
-                                                             .threads = threads_of(invocation.common)});
+                                                             .threads = stepping_threads(invocation.common, *model),
+                                                             .stop = &stop});
   LiveInput input(&stop);
   std::vector<uint8_t> buffer(65536);
-  bool wanted = true;
-  while (wanted) {
-    const size_t size = input.read(buffer);
-    if (size == 0) break;
-    wanted = reading.input->take(std::span(buffer).first(size), &events);
+  while (const size_t size = input.read(buffer)) {
+    if (!reading.input->take(std::span(buffer).first(size), &events)) break;
   }
-  const int signal = stop.load();
-  wanted = wanted && !input.reader_gone();
-  if (signal == 0 && wanted) {
+  const auto wanted = [&] { return !input.reader_gone() && !events.reader_gone(); };
+  if (stop.load() == 0 && wanted()) {
     SEQBOAT_CHECK(input.bytes() > 0, ErrorKind::kData, "standard input is empty: expected {}",
                   config.input == "tokens" ? "bytes" : (options.pcm.empty() ? "lines of numbers" : "samples"));
-    wanted = reading.input->finish(&events, saves);
+    reading.input->finish(&events, saves);
     if (const std::string what = reading.input->left_out(); !what.empty()) {
       reporter.warn(fmt::format("--state-out: the state does not know {}", what));
     }
   }
-  if (wanted) events.finish();
+  if (wanted()) events.finish();
   if (saves) events.state().save(options.streaming.state_out);
   if (events.fed() > 0) {
     const double us = 1e6 * events.seconds() / static_cast<double>(events.fed());
     reporter.log(fmt::format("{} steps, {:.2f} us each; state {}", events.fed(), us, bytes_text(events.state().size_bytes())));
   }
+  const int signal = stop.load();
   return signal != 0 ? 128 + signal : 0;
 }
 

@@ -7,7 +7,7 @@ import subprocess
 import time
 import unittest
 
-from support import BINARY, CliTest, random_model
+from support import BINARY, CliTest, random_model, scale_tensor
 
 KEYS = ["text", "bytes", "tokens", "tokens_per_s", "us_per_token", "state_bytes", "prompt_tokens", "ended", "threads"]
 
@@ -88,15 +88,26 @@ class Generate(CliTest):
         self.expect(5, "generate", self.model, "--state-in", self.dir / "none", parts=[self.dir / "none", "No such file"])
         (self.dir / "half").write_bytes(state.read_bytes()[:200])
         self.expect(5, "generate", self.model, "--state-in", self.dir / "half", parts=["half"])
+        (self.dir / "newer").write_bytes(state.read_bytes().replace(b'"version":"1"', b'"version":"2"'))
+        self.expect(5, "generate", self.model, "--state-in", self.dir / "newer", parts=["newer", "version 2", "up to 1"])
+        self.expect(5, "generate", self.model, "--state-in", self.model / "model.safetensors", parts=["no state of a stream"])
+        self.expect(5, "generate", self.model, "--state-in", self.model / "config.json", parts=["config.json"])
         self.expect(5, "generate", self.dir / "nowhere", parts=["no such folder"])
         classifier = {"task": "classification", "classes": 3}
         random_model(other, **classifier)
         self.expect(5, "generate", other, parts=["expected a language model", "classifier of 3 classes", "seqboat stream"])
         random_model(other, **classifier, causal=False)
-        self.expect(5, "generate", other, parts=["expected a language model", "not causal", "seqboat eval"])
+        self.expect(5, "generate", other, parts=["expected a language model", "cannot stream", "seqboat eval"])
+        random_model(other, **classifier, pool="first")  # what its first token says is no answer to a stream
+        self.expect(5, "generate", other, parts=["expected a language model", "cannot stream", "seqboat eval"])
         random_model(other, vocab_size=30)
         self.expect(5, "generate", other, parts=["reads no bytes", "at least 260", "found 30"])
         self.expect(4, "generate", self.model, "--file", self.dir / "none", parts=[self.dir / "none", "no such file"])
+        (self.dir / "empty").touch()
+        self.expect(4, "generate", self.model, "--file", self.dir / "empty", parts=[self.dir / "empty", "is empty"])
+        self.expect(4, "generate", self.model, "--file", "-", parts=["standard input is empty"], stdin=subprocess.DEVNULL)
+        self.expect(4, "generate", self.model, "--file", self.dir, parts=["expected a file, found a folder"])
+        self.expect(4, "generate", self.model, "--file", "/dev/null", parts=["found a pipe or a device"])
         self.expect(2, "generate", self.model, "--prompt", "a", "--file", "b", parts=["--prompt", "--file"])
         self.expect(2, "generate", self.model, "--temperature", -1, parts=["--temperature", "from 0"])
         self.expect(2, "generate", self.model, "--top-p", 0, parts=["--top-p"])
@@ -109,6 +120,13 @@ class Generate(CliTest):
         self.bytes_of("--max-tokens", 5, "--max-context", 20, "--state-out", state, model=other)
         self.expect(2, "generate", other, "--state-in", state, "--max-context", 30, parts=["--max-context 30", "made for 20"])
         self.expect(4, "generate", other, "--state-in", state, "--max-tokens", 15, parts=["room for 14"])
+
+    def test_logits_that_are_no_numbers(self):
+        scale_tensor(self.model / "model.safetensors", "embedding.weight", 1e40)
+        state = self.dir / "state"
+        self.expect(6, "generate", self.model, "--state-out", state, parts=["logit"])
+        self.expect(6, "stream", self.model, "--state-out", state, parts=["step 3", "not finite"], input="abc")
+        self.assertFalse(state.exists())
 
     def test_reader_that_goes_away(self):
         state = self.dir / "state"

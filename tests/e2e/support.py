@@ -91,6 +91,16 @@ def random_model(folder, seed=0, **changes):
     return config
 
 
+def scale_tensor(file, name, factor):
+    """Multiplies a float32 tensor of a safetensors file in its place, within float32's range."""
+    data = bytearray(file.read_bytes())
+    size = struct.unpack_from("<Q", data)[0]
+    begin, end = (8 + size + offset for offset in json.loads(data[8 : 8 + size])[name]["data_offsets"])
+    form = f"<{(end - begin) // 4}f"
+    struct.pack_into(form, data, begin, *(max(-3e38, min(3e38, x * factor)) for x in struct.unpack_from(form, data, begin)))
+    file.write_bytes(data)
+
+
 def read_events(folder):
     """What TensorBoard's own readers make of the event files in a folder: see read_events.py. Skips the test where they are not installed, unless
     they must be (SEQBOAT_EXPECT_TENSORBOARD=1)."""
