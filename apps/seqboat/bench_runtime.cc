@@ -108,9 +108,15 @@ int bench_runtime(const RuntimeBenchOptions& options, const CommonOptions& commo
   } else {
     SEQBOAT_CHECK(options.steps == 0 || options.length == 0, ErrorKind::kUsage, "--steps and --length both say how many tokens are decoded");
     if (options.length > 0) most_steps = options.length;
-    if (model.needs_max_context()) most_steps = std::min(most_steps, options.steps + options.length > 0 ? most_steps : kUnboundedLength);
+    if (model.needs_max_context() && options.steps == 0 && options.length == 0) {
+      const int64_t room = longest_stream(model) - options.context - kWarmUpSteps;
+      most_steps = std::clamp<int64_t>(room, kLeastSteps, kUnboundedLength);
+    }
     bench_options.length = kWarmUpSteps + most_steps;
   }
+  SEQBOAT_CHECK(options.context + bench_options.length <= longest_stream(model), ErrorKind::kUsage,
+                "--context {} and {} tokens after it ({}): the model's position table tells only {} apart (model.max_positions)", options.context,
+                bench_options.length, options.prefill ? "--length" : fmt::format("--steps, and {} to warm up", kWarmUpSteps), longest_stream(model));
   const bool counted = options.steps > 0 || (!options.prefill && options.length > 0);
 
   const bool peak_known = reset_resident_peak();

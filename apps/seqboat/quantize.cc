@@ -112,11 +112,12 @@ double accuracy(const std::shared_ptr<const runtime::Model>& model, const data::
 
 /// Microseconds a token of one stream: the better median of a few short rounds.
 double decode_us(const std::shared_ptr<const runtime::Model>& model, const CommonOptions& common, const std::atomic<int>& stop) {
-  constexpr int64_t kContext = 256, kSteps = 200;
-  DecodeBench bench(model, {.threads = stepping_threads(common, *model), .context = kContext, .length = 2 * kSteps});
-  for (int64_t i = 0; i < kSteps / 4; ++i) bench.decode_step();
+  const int64_t longest = longest_stream(*model), steps = std::min<int64_t>(200, longest / 2);
+  const int64_t context = std::min<int64_t>(256, longest - 2 * steps);
+  DecodeBench bench(model, {.threads = stepping_threads(common, *model), .context = context, .length = 2 * steps});
+  for (int64_t i = 0; i < steps / 4; ++i) bench.decode_step();
   bench.begin_timing();
-  for (int64_t i = 0; i < kSteps; ++i) {
+  for (int64_t i = 0; i < steps; ++i) {
     if (stop.load() != 0) throw Stopped();
     bench.decode_step();
   }
@@ -155,6 +156,7 @@ int quantize(const QuantizeOptions& options, const CommonOptions& common, Report
     if (measure) {
       const int64_t bytes = models[0]->needs_max_context() ? kUnboundedBytesLimit : kBytesLimit;
       measure->count = std::min(measure->size(), options.limit > 0 ? options.limit : measure->file ? bytes : kExamplesLimit);
+      if (measure->file) measure->count = std::min(measure->count, longest_stream(*models[0]) - 1);
       reporter.log(fmt::format("measuring {} on {} of {} {}", measure->metric(), measure->count, measure->size(), measure->unit()));
       // What can be wrong with the data is found before anything is written.
       value[0] = value_of(models[0], *measure, threads, stop);

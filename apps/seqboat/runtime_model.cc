@@ -71,12 +71,18 @@ runtime::State begin_state(const std::shared_ptr<const runtime::Model>& model, c
                   folder.string());
   }
   if (options.state_in.empty()) {
-    return runtime::State::create(model, {.max_context = options.max_context > 0 ? options.max_context : kMaxContext});
+    return runtime::State::create(model,
+                                  {.max_context = options.max_context > 0 ? options.max_context : std::min(kMaxContext, longest_stream(*model))});
   }
   runtime::State state = runtime::State::load(model, options.state_in);
   SEQBOAT_CHECK(options.max_context == 0 || state.max_context() == 0 || options.max_context == state.max_context(), ErrorKind::kUsage,
                 "--max-context {}: the state in {} was made for {}", options.max_context, options.state_in, state.max_context());
   return state;
+}
+
+int64_t longest_stream(const runtime::Model& model) {
+  const config::ModelConfig& config = model.config();
+  return config.layer == "mega" && config.position != "rotary" ? config.max_positions : INT64_MAX;
 }
 
 int64_t room_of(const runtime::State& state) {

@@ -37,6 +37,9 @@ std::shared_ptr<const runtime::Model> load_streaming_model(const std::string& pa
 /// that contradicts the file.
 runtime::State begin_state(const std::shared_ptr<const runtime::Model>& model, const StreamingOptions& options);
 
+/// The most tokens that a stream of this model may have: what Mega's table of distances tells apart, else INT64_MAX.
+int64_t longest_stream(const runtime::Model& model);
+
 /// Tokens that this state still has room for; INT64_MAX where it has no end.
 int64_t room_of(const runtime::State& state);
 

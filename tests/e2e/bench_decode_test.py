@@ -65,6 +65,9 @@ class BenchDecode(CliTest):
         got = self.bench("decode", "--steps", 30, "--context", 50, **{"model.window_size": 0})
         self.assertEqual((got["steps"], got["context"]), (30, 50))
         self.check(self.bench("prefill", "--length", 100, "--steps", 2, **{"model.window_size": 0}), "prefill")
+        mega = {"model.layer": "mega", "model.position": "simple", "model.max_positions": 64}
+        self.assertEqual(self.bench("decode", "--context", 30, **mega)["steps"], 31)
+        self.expect(2, "bench", "--recipe", "bench/lm", "--mode", "decode", *settings({**TINY, **mega}), parts=["--context 1024", "64 apart", "model.max_positions"])
 
     def test_a_model_of_its_own(self):
         random_model(self.dir / "m", task="classification", classes=3, input="real", channels=5, vocab_size=0)

@@ -128,6 +128,12 @@ class Generate(CliTest):
         self.expect(6, "stream", self.model, "--state-out", state, parts=["step 3", "not finite"], input="abc")
         self.assertFalse(state.exists())
 
+    def test_no_further_than_the_model_can_tell_apart(self):
+        random_model(self.model, layer="mega", ffn_dim=16, max_positions=40)
+        self.assertEqual(len(self.bytes_of("--max-tokens", 39)), 39)
+        self.expect(4, "generate", self.model, "--max-tokens", 40, parts=["room for 40", "need 41"])
+        self.expect(2, "generate", self.model, "--max-tokens", 40, "--max-context", 41, parts=["at most 40", "model.max_positions"])
+
     def test_reader_that_goes_away(self):
         state = self.dir / "state"
         read_end, write_end = os.pipe()

@@ -50,6 +50,14 @@ class Quantize(CliTest):
         self.assertEqual((got["value"]["metric"], got["value"]["measured_on"], got["us_per_token"]), ("accuracy", 10, None))
         self.assertIn(got["value"]["before"], (0, 0.5, 1))
 
+    def test_no_more_than_the_model_can_tell_apart(self):
+        random_model(self.model, layer="mega", ffn_dim=16, max_positions=40)
+        text = self.dir / "text"
+        text.write_bytes(bytes(100))
+        got = self.json_of("quantize", self.model, "-o", self.dir / "out", "--type", "int8", "--data", text)
+        self.assertEqual(got["value"]["measured_on"], 39)  # </s> stands before them
+        self.assertGreater(got["us_per_token"]["after"], 0)
+
     def test_whole_or_not_at_all(self):
         (self.dir / "there").mkdir()
         (self.dir / "there" / "file").touch()
@@ -61,7 +69,7 @@ class Quantize(CliTest):
         self.expect(2, "quantize", self.model, "-o", self.dir / "x", "--type", "int4", parts=["--type"])
         self.expect(4, "quantize", self.model, "-o", self.dir / "x", "--type", "int8", "--data", self.dir / "none", parts=["none", "no such file"])
         (self.dir / "x.tsv").write_text("Source\tTarget\n[MAX 2 9 3 4 ]\t9\n")
-        random_model(self.dir / "listops", **{**{key: MODEL_CONFIG[key] for key in ("task", "classes", "causal", "vocab_size")}, "window_size": 0, "max_positions": 3})
+        random_model(self.dir / "listops", **{**{key: MODEL_CONFIG[key] for key in ("task", "classes", "causal", "vocab_size")}, "layer": "mega", "ffn_dim": 16, "max_positions": 3})
         # A sequence that the model cannot read: found before anything is written.
         self.expect(4, "quantize", self.dir / "listops", "-o", self.dir / "x", "--type", "int8", "--data", self.dir / "x.tsv", parts=["max_positions"])
         self.expect(2, "quantize", self.model, "-o", self.dir / "x", "--type", "int8", "--data", self.dir / "x.tsv", "--limit", 0, parts=["--limit"])
