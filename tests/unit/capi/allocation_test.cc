@@ -65,10 +65,16 @@ TEST(CApiMemory, FeedingAllocatesNothing) {
     std::vector<seqboat_feed> feeds{tokens_feed(one, tokens, a, 30), tokens_feed(other, tokens, b, 30, SEQBOAT_WANT_LAST)};
     const seqboat_feed step = {.size = sizeof step, .state = one.get(), .tokens = tokens.data(), .count = 1, .logits = a.data(), .logits_count = 30};
     seqboat_model_info info = {.size = sizeof info};
+    seqboat_sampler* made = nullptr;
+    const seqboat_sampler_options drawn = {.size = sizeof drawn, .temperature = 1, .top_k = 9, .top_p = 0.9};
+    EXPECT_OK(seqboat_sampler_create(&drawn, 30, &made));
+    const CSampler sampler(made);
+    int64_t token = 0;
     bool ok = true;
     const int64_t before = allocations;
     ok = seqboat_runner_feed(runner.get(), feeds.data(), 2) == SEQBOAT_OK && ok;
     for (int i = 0; i < 20; ++i) ok = seqboat_runner_feed(runner.get(), &step, 1) == SEQBOAT_OK && ok;
+    for (int i = 0; i < 20; ++i) ok = seqboat_sampler_sample(sampler.get(), a.data(), 30, i, &token) == SEQBOAT_OK && ok;
     ok = seqboat_state_copy(other.get(), one.get()) == SEQBOAT_OK && ok;
     ok = seqboat_state_reset(one.get()) == SEQBOAT_OK && ok;
     ok = seqboat_model_get_info(model.get(), &info) == SEQBOAT_OK && ok;
@@ -128,6 +134,12 @@ TEST(CApiMemory, WantOfMemoryIsAnError) {
     seqboat_runner* made = nullptr;
     const seqboat_status status = seqboat_runner_create(model.get(), &options, &made);
     seqboat_runner_free(made);
+    return status;
+  });
+  fail_each_allocation("a sampler", [&] {
+    seqboat_sampler* made = nullptr;
+    const seqboat_status status = seqboat_sampler_create(nullptr, 30, &made);
+    seqboat_sampler_free(made);
     return status;
   });
   const std::vector<int64_t> tokens = some_tokens(9, 30);
