@@ -15,7 +15,7 @@ endif()
 # Sources are built for the baseline CPU; Highway picks the vector width at run time. Contraction is off so that
 # plain C++ arithmetic gives the same bits whatever the optimiser does; kernels ask for fused multiply-adds by name.
 add_library(seqboat_options INTERFACE)
-target_compile_options(seqboat_options INTERFACE -Wall -Wextra -Wpedantic -Wshadow=local -ffp-contract=off -fno-math-errno)
+target_compile_options(seqboat_options INTERFACE -Wall -Wextra -Wpedantic $<$<CXX_COMPILER_ID:GNU>:-Wshadow=local> -ffp-contract=off -fno-math-errno)
 
 # For what only calls the libraries (programs, tests): a higher level would double the time to compile them and gain nothing.
 add_library(seqboat_glue_options INTERFACE)

@@ -7,6 +7,7 @@
 ///   seqboat_model    weights, immutable: shared by any number of threads, states and runners
 ///   seqboat_state    what one stream has left behind so far: a value that can be cloned, saved and loaded; used by one thread at a time
 ///   seqboat_runner   workspace and threads that move states on; used by one thread at a time, which feeds any number of streams in one call
+///   seqboat_sampler  how the next token is chosen from a model's logits
 ///
 /// A complete program: the bytes of the standard input go through a language model of bytes, and the byte that it expects next is printed.
 ///
@@ -49,16 +50,14 @@
 ///   that is 0 and a pointer that is NULL mean the default or "none". Later versions add fields at the end: a program that was built with an older
 ///   header goes on working, and a newer program's field that this library does not know is an error unless it is zero. Options may be NULL as a
 ///   whole.
-/// - Ownership. Handles are the caller's, who gives each back to its _free function once, in any order: states and runners keep alive what they need
-/// of
-///   their model. Memory and arrays that are passed in stay the caller's; arrays are read and written during the call only.
-/// - Threads. A model may be used by all at once. Different states and runners are independent of each other. Two threads may not use one state or
-/// one
-///   runner at the same time; they may do so one after the other.
-/// - Allocation. seqboat_runner_feed() allocates nothing unless it fails; neither do seqboat_state_copy(), seqboat_state_reset() and reads of facts.
-/// - Results. A stream gives the same bits whole, in any pieces, token by token, alone or beside others, and with any number of threads, on one kind
-/// of
-///   processor (seqboat_simd_target()).
+/// - Ownership. Handles are the caller's, who gives each back to its _free function once, in any order: states and runners keep alive what they
+///   need of their model. Memory and arrays that are passed in stay the caller's; arrays are read and written during the call only.
+/// - Threads. A model may be used by all at once. Different states, runners and samplers are independent of each other. Two threads may not use one
+///   of them at the same time; they may do so one after the other.
+/// - Allocation. seqboat_runner_feed() and seqboat_sampler_sample() allocate nothing unless they fail; neither do seqboat_state_copy(),
+///   seqboat_state_reset() and reads of facts.
+/// - Results. A stream gives the same bits whole, in any pieces, token by token, alone or beside others, and with any number of threads, on one
+///   kind of processor (seqboat_simd_target()).
 /// - Text is UTF-8, paths are as the system takes them, sizes are in bytes unless said otherwise, arrays are dense and row-major.
 
 #include <stddef.h>
@@ -92,12 +91,13 @@ typedef enum seqboat_status {
   SEQBOAT_ERROR_CONFIG = 3,    ///< a config that no model can be built from
   SEQBOAT_ERROR_DATA = 4,      ///< a token or number that is out of range or not finite, more tokens than max_context
   SEQBOAT_ERROR_MODEL = 5,     ///< a model or state file that is damaged or does not fit, a state of another model
+  SEQBOAT_ERROR_DIVERGED = 6,  ///< logits that are no numbers, given to a sampler
   SEQBOAT_ERROR_RESOURCE = 7,  ///< out of memory, disk or threads
 } seqboat_status;
 
 /// What went wrong in the last call of this thread that failed, in one line: valid until the next one that fails. "" before the first. Never NULL.
 SEQBOAT_API const char* seqboat_error_message(void);
-/// "ok", "failed", "usage", "config", "data", "model", "resource"; "unknown" for any other number.
+/// "ok", "failed", "usage", "config", "data", "model", "diverged", "resource"; "unknown" for any other number.
 SEQBOAT_API const char* seqboat_status_name(seqboat_status status);
 
 // --- Models ---------------------------------------------------------------------------------------------------------------------------------------
@@ -192,6 +192,8 @@ SEQBOAT_API seqboat_status seqboat_state_load(const seqboat_model* model, const 
 SEQBOAT_API int64_t seqboat_state_tokens(const seqboat_state* state);
 /// Bytes that it takes; -1 for NULL.
 SEQBOAT_API int64_t seqboat_state_size(const seqboat_state* state);
+/// Tokens that the stream may have; 0: without an end; -1 for NULL. A runner that feeds it needs at least that max_context.
+SEQBOAT_API int64_t seqboat_state_max_context(const seqboat_state* state);
 /// Tokens that a layer has activated so far: all of them where everything attends, 0 where nothing does.
 SEQBOAT_API seqboat_status seqboat_state_activated(const seqboat_state* state, int64_t layer, int64_t* tokens);
 
@@ -241,6 +243,28 @@ typedef struct seqboat_feed {
 /// every state and array untouched. SEQBOAT_ERROR_DATA: a token or number out of range, more tokens than max_context; SEQBOAT_ERROR_MODEL: a state of
 /// another model; SEQBOAT_ERROR_USAGE: a state twice, too little room, too many streams. The elements of `streams` have one size.
 SEQBOAT_API seqboat_status seqboat_runner_feed(seqboat_runner* runner, const seqboat_feed* streams, size_t count);
+
+// --- The next token -------------------------------------------------------------------------------------------------------------------------------
+
+/// Chooses a token from logits, as `seqboat generate` does. Belongs to one thread at a time.
+typedef struct seqboat_sampler seqboat_sampler;
+
+typedef struct seqboat_sampler_options {
+  size_t size;
+  double temperature;  ///< logits are divided by it; 0: the largest logit, of equal ones the first, always
+  int64_t top_k;       ///< only the k most probable tokens; 0: all
+  double top_p;        ///< of these only the most probable that together reach this share, at least one: in (0, 1]; 0: 1
+  uint64_t seed;       ///< key of the draws
+} seqboat_sampler_options;
+
+/// A sampler of logits of `vocab` tokens.
+SEQBOAT_API seqboat_status seqboat_sampler_create(const seqboat_sampler_options* options, int64_t vocab, seqboat_sampler** sampler);
+SEQBOAT_API void seqboat_sampler_free(seqboat_sampler* sampler);
+
+/// Draw number `number` from `count` (= vocab) logits. A number of a seed has one place in [0, 1), whatever was drawn before it: number draws by
+/// seqboat_state_tokens(), and a text that goes on from a saved state is the one that would have come without the interruption. A logit of
+/// -infinity is a token that cannot come. SEQBOAT_ERROR_DIVERGED: a logit that is NaN or infinity, or no token that can come.
+SEQBOAT_API seqboat_status seqboat_sampler_sample(seqboat_sampler* sampler, const float* logits, int64_t count, int64_t number, int64_t* token);
 
 // --- Whole sequences ------------------------------------------------------------------------------------------------------------------------------
 

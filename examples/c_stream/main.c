@@ -54,8 +54,7 @@ int main(int argc, char** argv) {
     check(seqboat_state_create(model, &options, &state));
   }
   seqboat_runner* runner;
-  const seqboat_runner_options options = {
-      .size = sizeof options, .max_tokens = 1, .max_streams = 1, .max_context = info.needs_max_context ? 4096 : 0};
+  const seqboat_runner_options options = {.size = sizeof options, .max_tokens = 1, .max_streams = 1, .max_context = seqboat_state_max_context(state)};
   check(seqboat_runner_create(model, &options, &runner));
   printf("seqboat %s on %s: %s, %lld bytes a stream\n", seqboat_version(), seqboat_simd_target(), info.task, (long long)seqboat_state_size(state));
 

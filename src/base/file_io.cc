@@ -152,6 +152,7 @@ void AtomicFileWriter::append(std::string_view bytes) {
 
 void AtomicFileWriter::commit() {
   SEQBOAT_CHECK(fd_ >= 0, ErrorKind::kFailed, "{}: commit() was called twice", path_.string());
+  const std::filesystem::path its_folder = folder_of(path_);  // now: once the file stands, want of memory must not be reported any more
   write_out(buffer_.data(), buffer_.size());
   buffer_.clear();
   // Some file systems tell of a full disk only here.
@@ -163,7 +164,7 @@ void AtomicFileWriter::commit() {
   temporary_.clear();
   // The new name is durable when the folder is. A folder that cannot be opened or synchronised (some network file systems) is no reason to fail:
   // the file stands. A real input/output error is.
-  const int folder = open_retrying(folder_of(path_).c_str(), O_RDONLY | O_DIRECTORY);
+  const int folder = open_retrying(its_folder.c_str(), O_RDONLY | O_DIRECTORY);
   if (folder >= 0) {
     const int result = ::fsync(folder);
     const int error = errno;

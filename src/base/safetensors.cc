@@ -281,10 +281,15 @@ class HeaderReader : public nlohmann::json_sax<nlohmann::json> {
   std::unordered_set<std::string> names_;
 };
 
+/// In quotes and escaped. The JSON library's exception for what is no UTF-8.
+std::string json_string(const std::string& text) {
+  return nlohmann::json(text).dump();
+}
+
 bool is_utf8(const std::string& text) {
   // The JSON library's own judgement, so that what is written can be read.
   try {
-    static_cast<void>(nlohmann::json(text).dump());
+    static_cast<void>(json_string(text));
     return true;
   } catch (const nlohmann::json::exception&) {
     return false;
@@ -435,25 +440,23 @@ void write_safetensors(const std::filesystem::path& path, const std::vector<Tens
   }
   std::stable_sort(order.begin(), order.end(), [](const TensorView* a, const TensorView* b) { return dtype_size(a->dtype) > dtype_size(b->dtype); });
 
-  nlohmann::ordered_json header = nlohmann::ordered_json::object();
-  auto& fields = header.get_ref<nlohmann::ordered_json::object_t&>();  // straight into the vector: operator[] would search it for every name
+  // As text at once: a tree of JSON allocates when it is destroyed, and ends the process where it cannot.
+  std::string text = "{";
   if (!metadata.empty()) {
     for (const auto& [key, value] : metadata) {
       SEQBOAT_CHECK(is_utf8(key) && is_utf8(value), ErrorKind::kModel, "{}: __metadata__: {} is no UTF-8", where, in_quotes(key));
+      text += fmt::format("{}{}:{}", key == metadata.begin()->first ? "\"__metadata__\":{" : ",", json_string(key), json_string(value));
     }
-    fields.emplace_back(kMetadataKey, metadata);
+    text += "}";
   }
   uint64_t offset = 0;
   for (const TensorView* tensor : order) {
     const uint64_t end = offset + tensor->size_bytes;
-    nlohmann::ordered_json entry = nlohmann::ordered_json::object();
-    entry["dtype"] = dtype_name(tensor->dtype);
-    entry["shape"] = tensor->shape;
-    entry["data_offsets"] = {offset, end};
-    fields.emplace_back(tensor->name, std::move(entry));
+    text += fmt::format("{}{}:{{\"dtype\":\"{}\",\"shape\":[{}],\"data_offsets\":[{},{}]}}", text.size() > 1 ? "," : "", json_string(tensor->name),
+                        dtype_name(tensor->dtype), fmt::join(tensor->shape, ","), offset, end);
     offset = end;
   }
-  std::string text = header.dump();
+  text += "}";
   text.resize((text.size() + 7) / 8 * 8, ' ');
   SEQBOAT_CHECK(text.size() <= kMaxHeaderBytes, ErrorKind::kModel, "{}: the header would take {} bytes, the format allows {}", where, text.size(),
                 kMaxHeaderBytes);

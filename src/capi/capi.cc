@@ -17,6 +17,7 @@
 #include "seqboat/runtime/forward.h"
 #include "seqboat/runtime/model.h"
 #include "seqboat/runtime/runner.h"
+#include "seqboat/runtime/sampler.h"
 #include "seqboat/runtime/state.h"
 
 namespace runtime = seqboat::runtime;
@@ -35,6 +36,10 @@ struct seqboat_state {
 struct seqboat_runner {
   runtime::Runner runner;
   std::vector<runtime::Feed> feeds;  ///< room for what a call hands on
+};
+
+struct seqboat_sampler {
+  runtime::Sampler sampler;
 };
 
 namespace {
@@ -295,6 +300,8 @@ const char* seqboat_status_name(seqboat_status status) {
       return "data";
     case SEQBOAT_ERROR_MODEL:
       return "model";
+    case SEQBOAT_ERROR_DIVERGED:
+      return "diverged";
     case SEQBOAT_ERROR_RESOURCE:
       return "resource";
   }
@@ -378,6 +385,10 @@ int64_t seqboat_state_size(const seqboat_state* state) {
   return state != nullptr ? state->state.size_bytes() : -1;
 }
 
+int64_t seqboat_state_max_context(const seqboat_state* state) {
+  return state != nullptr ? state->state.max_context() : -1;
+}
+
 seqboat_status seqboat_state_activated(const seqboat_state* state, int64_t layer, int64_t* tokens) {
   return guarded([&] { given(tokens, "the place for the number") = given(state, "the state").state.activated(layer); });
 }
@@ -418,6 +429,27 @@ seqboat_status seqboat_runner_feed(seqboat_runner* runner, const seqboat_feed* s
       r.feeds[i] = to_feed(theirs, *r.runner.model(), i);
     }
     r.runner.feed(std::span<const runtime::Feed>(r.feeds.data(), count));
+  });
+}
+
+seqboat_status seqboat_sampler_create(const seqboat_sampler_options* options, int64_t vocab, seqboat_sampler** sampler) {
+  return made(sampler, [&] {
+    const seqboat_sampler_options o = read_options(options, "seqboat_sampler_options");
+    return std::unique_ptr<seqboat_sampler>(new seqboat_sampler{
+        runtime::Sampler({.temperature = o.temperature, .top_k = o.top_k, .top_p = o.top_p != 0 ? o.top_p : 1, .seed = o.seed}, vocab)});
+  });
+}
+
+void seqboat_sampler_free(seqboat_sampler* sampler) {
+  delete sampler;
+}
+
+seqboat_status seqboat_sampler_sample(seqboat_sampler* sampler, const float* logits, int64_t count, int64_t number, int64_t* token) {
+  return guarded([&] {
+    runtime::Sampler& ours = given(sampler, "the sampler").sampler;
+    SEQBOAT_CHECK(count >= 0 && count <= kMostTokens, ErrorKind::kUsage, "count must be 0 to {}, found {}", kMostTokens, count);
+    int64_t& to = given(token, "the place for the token");
+    to = ours.sample({&given(logits, "logits"), static_cast<size_t>(count)}, number);
   });
 }
 

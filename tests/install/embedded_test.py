@@ -89,6 +89,13 @@ class Embedded(unittest.TestCase):
         # The page shows it, too.
         self.assertIn("#include <seqboat.h>", (SOURCE / "docs/EMBEDDING.md").read_text())
 
+    def test_every_header_stands_alone(self):
+        headers = sorted(path.relative_to(self.prefix / "include") for path in (self.prefix / "include").rglob("*.h"))
+        self.assertGreater(len(headers), 5)
+        for header in headers:
+            (self.here / "alone.cc").write_text(f"#include <{header}>\n")
+            run(CXX, "-std=c++20", "-fsyntax-only", "-Wall", "-Wextra", "-Werror", self.here / "alone.cc", f"-I{self.prefix}/include")
+
     def test_what_the_library_shows(self):
         lines = run("nm", "--dynamic", "--defined-only", "--extern-only", "--demangle", self.library).splitlines()
         names = [line.split(maxsplit=2)[2] for line in lines]
@@ -97,6 +104,8 @@ class Embedded(unittest.TestCase):
         self.assertEqual({name for name in names if name.startswith("seqboat_")}, declared)
         ours = re.compile(r"seqboat_|seqboat::runtime::|(typeinfo|typeinfo name|vtable) for seqboat::Error$")
         self.assertEqual([name for name in names if not ours.match(name)], [])
+        for function in ("load(", "forward(", "quantize(", "Runner::feed(", "State::save(", "Sampler::Sampler(", "Sampler::sample("):
+            self.assertTrue(any(name.startswith(f"seqboat::runtime::{function}") for name in names), function)
         self.assertEqual([name for name in names if re.search(r"::(Impl|Engine|Team)\b.*\(", name.split("(")[0] + "(")], [])
 
     def test_what_the_library_asks_for(self):

@@ -73,14 +73,23 @@ TEST_F(CApiMisuse, OfNothing) {
   fails(seqboat_runner_create(m, nullptr, nullptr));
   fails(seqboat_runner_feed(nullptr, nullptr, 0));
   fails(seqboat_runner_feed(runner.get(), nullptr, 1));
+  seqboat_sampler* sampler = nullptr;
+  fails(seqboat_sampler_create(nullptr, 2, nullptr));
+  EXPECT_OK(seqboat_sampler_create(nullptr, kVocab, &sampler));
+  const CSampler drawn(sampler);
+  fails(seqboat_sampler_sample(nullptr, logits.data(), kVocab, 0, &number));
+  fails(seqboat_sampler_sample(sampler, nullptr, kVocab, 0, &number));
+  fails(seqboat_sampler_sample(sampler, logits.data(), kVocab, 0, nullptr));
   fails(seqboat_forward(nullptr, &sequences, nullptr, nullptr, logits.data(), kVocab));
   fails(seqboat_forward(m, nullptr, nullptr, nullptr, logits.data(), kVocab));
   fails(seqboat_forward(m, &sequences, nullptr, nullptr, nullptr, kVocab));
   EXPECT_EQ(seqboat_state_tokens(nullptr), -1);
   EXPECT_EQ(seqboat_state_size(nullptr), -1);
+  EXPECT_EQ(seqboat_state_max_context(nullptr), -1);
   seqboat_model_free(nullptr);
   seqboat_state_free(nullptr);
   seqboat_runner_free(nullptr);
+  seqboat_sampler_free(nullptr);
 }
 
 TEST_F(CApiMisuse, OfFeeds) {
@@ -166,6 +175,27 @@ TEST_F(CApiMisuse, OfOptions) {
   seqboat_feed one = good();
   one.state = short_one.get();
   EXPECT_FAILS(seqboat_runner_feed(its.get(), &one, 1), SEQBOAT_ERROR_DATA, "max_context = 2");
+}
+
+TEST_F(CApiMisuse, OfSamplers) {
+  seqboat_sampler* sampler = nullptr;
+  EXPECT_FAILS(seqboat_sampler_create(nullptr, 0, &sampler), SEQBOAT_ERROR_USAGE, "vocabulary");
+  seqboat_sampler_options options = {.size = sizeof options, .temperature = -1};
+  EXPECT_FAILS(seqboat_sampler_create(&options, 4, &sampler), SEQBOAT_ERROR_USAGE, "temperature");
+  options.temperature = 1;
+  options.top_p = 1.5;
+  EXPECT_FAILS(seqboat_sampler_create(&options, 4, &sampler), SEQBOAT_ERROR_USAGE, "top_p");
+  EXPECT_EQ(sampler, nullptr);
+  options.top_p = 0;
+  EXPECT_OK(seqboat_sampler_create(&options, 4, &sampler));
+  const CSampler owned(sampler);
+  const std::array<float, 4> odd{0, std::nanf(""), 0, 0}, none{-INFINITY, -INFINITY, -INFINITY, -INFINITY};
+  int64_t token = 17;
+  EXPECT_FAILS(seqboat_sampler_sample(sampler, odd.data(), 4, 0, &token), SEQBOAT_ERROR_DIVERGED, "logit 1");
+  EXPECT_FAILS(seqboat_sampler_sample(sampler, none.data(), 4, 0, &token), SEQBOAT_ERROR_DIVERGED, "no token");
+  EXPECT_FAILS(seqboat_sampler_sample(sampler, none.data(), 3, 0, &token), SEQBOAT_ERROR_USAGE, "found 3");
+  EXPECT_FAILS(seqboat_sampler_sample(sampler, none.data(), -1, 0, &token), SEQBOAT_ERROR_USAGE, "found -1");
+  EXPECT_EQ(token, 17);
 }
 
 TEST_F(CApiMisuse, OfModels) {

@@ -4,6 +4,7 @@
 #include <thread>
 
 #include "seqboat/runtime/forward.h"
+#include "seqboat/runtime/sampler.h"
 #include "unit/base/temp_dir.h"
 #include "unit/capi/support.h"
 
@@ -20,7 +21,8 @@ TEST(CApi, SaysWhatItIs) {
   EXPECT_EQ(std::string(seqboat_version()).find('.'), 1u);
   EXPECT_NE(std::string(seqboat_simd_target()), "");
   EXPECT_STREQ(seqboat_status_name(SEQBOAT_ERROR_RESOURCE), "resource");
-  EXPECT_STREQ(seqboat_status_name(static_cast<seqboat_status>(6)), "unknown");
+  EXPECT_STREQ(seqboat_status_name(SEQBOAT_ERROR_DIVERGED), "diverged");
+  EXPECT_STREQ(seqboat_status_name(static_cast<seqboat_status>(8)), "unknown");
 }
 
 TEST(CApi, TellsFactsOfModels) {
@@ -179,6 +181,8 @@ TEST(CApi, LivesInTheCallersMemory) {
   const CState a(state), b(clone);
   const CRunner r(runner);
   EXPECT_EQ(seqboat_state_size(state), state_bytes);
+  EXPECT_EQ(seqboat_state_max_context(state), 64);
+  EXPECT_EQ(seqboat_state_max_context(c_state(c_model(causal_model())).get()), 0);
   const std::vector<int64_t> tokens = some_tokens(50, kVocab);
   for (const CState* each : {&a, &b}) {
     std::vector<float> logits;
@@ -220,6 +224,28 @@ TEST(CApi, RunsWholeSequences) {
                                                       std::array<runtime::Sequences, 1>{{{.tokens = tokens, .cu_seqlens = offsets}}}.data());
   EXPECT_OK(seqboat_forward(pairs.get(), &sequences, &sequences, nullptr, logits.data(), 10));
   EXPECT_TRUE(same_bits(logits, answers));
+}
+
+TEST(CApi, SamplesAsTheRuntimeDoes) {
+  const std::vector<float> logits{0.5f, 2.0f, -1.0f, 1.5f};
+  const auto make = [&](const seqboat_sampler_options* options) {
+    seqboat_sampler* sampler = nullptr;
+    EXPECT_OK(seqboat_sampler_create(options, 4, &sampler));
+    return CSampler(sampler);
+  };
+  const seqboat_sampler_options options = {.size = sizeof options, .temperature = 0.8, .top_k = 3, .top_p = 0.9, .seed = 7};
+  const seqboat_sampler_options plain = {.size = sizeof plain, .temperature = 1, .seed = 7};
+  const CSampler chosen = make(&options), all = make(&plain), largest = make(nullptr);
+  runtime::Sampler chosen_there({.temperature = 0.8, .top_k = 3, .top_p = 0.9, .seed = 7}, 4), all_there({.seed = 7}, 4);
+  for (int64_t number = 0; number < 100; ++number) {
+    int64_t token = -1;
+    EXPECT_OK(seqboat_sampler_sample(chosen.get(), logits.data(), 4, number, &token));
+    EXPECT_EQ(token, chosen_there.sample(logits, number));
+    EXPECT_OK(seqboat_sampler_sample(all.get(), logits.data(), 4, number, &token));
+    EXPECT_EQ(token, all_there.sample(logits, number));
+    EXPECT_OK(seqboat_sampler_sample(largest.get(), logits.data(), 4, number, &token));
+    EXPECT_EQ(token, 1);
+  }
 }
 
 TEST(CApi, LoadsAndQuantizes) {

@@ -28,9 +28,13 @@ struct FreeState {
 struct FreeRunner {
   void operator()(seqboat_runner* runner) const { seqboat_runner_free(runner); }
 };
+struct FreeSampler {
+  void operator()(seqboat_sampler* sampler) const { seqboat_sampler_free(sampler); }
+};
 using CModel = std::unique_ptr<seqboat_model, FreeModel>;
 using CState = std::unique_ptr<seqboat_state, FreeState>;
 using CRunner = std::unique_ptr<seqboat_runner, FreeRunner>;
+using CSampler = std::unique_ptr<seqboat_sampler, FreeSampler>;
 
 #define EXPECT_OK(call) EXPECT_EQ(call, SEQBOAT_OK) << seqboat_error_message()
 
