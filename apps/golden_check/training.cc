@@ -20,7 +20,7 @@ namespace train = seqboat::train;
 
 namespace {
 
-Tensor leaf(const Tensor& stored, const Comparison& comparison) {
+Tensor parameter_of(const Tensor& stored, const Comparison& comparison) {
   return stored.to(comparison.dtype()).clone().detach().requires_grad_(true);
 }
 
@@ -379,7 +379,7 @@ void check_optimizer(const GoldenCase& golden, Comparison& comparison) {
 
   std::vector<train::NamedParameter> parameters;
   for (int64_t i = 0; golden.has("param." + std::to_string(i)); ++i)
-    parameters.push_back({std::to_string(i), leaf(golden.at("param." + std::to_string(i)), comparison)});
+    parameters.push_back({std::to_string(i), parameter_of(golden.at("param." + std::to_string(i)), comparison)});
   const auto optimizer = train::make_optimizer(config, parameters);
 
   // The float32 run is held to the stored float64 one as well: with f32_vs_f64, the official float32 run's own error, as the figure.

@@ -20,7 +20,8 @@ using EmaScanRange = ScanRange;
 
 /// Multi-head EMA as a scan (docs: the convolution with K[d,l] = sum_n c[d,n] q[d,n]^l, l = 0 .. L-1):
 ///
-///   s[t,d,n] = q[d,n] s[t-1,d,n] + x[t,d] - q[d,n]^L x[t-L,d]        (last term only with truncation)
+///   s[t,d,n] = q[d,n] s[t-1,d,n] + x[t,d] - q[d,n]^L x[t-L,d]        (last term only with truncation,
+///                                                                     and where q^L >= 2^-64)
 ///   y[t,d]   = sum_n c[d,n] s[t,d,n] + omega[d] x[t,d]
 ///
 /// (kReverse: the same with time running backwards inside each sequence.) x, y (sum T, D); q, c (D, N), 0 <= q <= 1; omega (D)

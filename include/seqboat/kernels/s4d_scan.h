@@ -20,7 +20,8 @@ using S4dScanRange = ScanRange;
 
 /// Diagonal state-space model (S4D) as a scan (docs: the convolution with K[c,l] = 2 Re sum_p w[c,p] d[c,p]^l, l = 0 .. L-1):
 ///
-///   s[t,c,p] = d[c,p] s[t-1,c,p] + x[t,c] - d[c,p]^L x[t-L,c]        (last term only with truncation; s, d, w are complex)
+///   s[t,c,p] = d[c,p] s[t-1,c,p] + x[t,c] - d[c,p]^L x[t-L,c]        (last term only with truncation; s, d, w are complex;
+///                                                                     a part of d^L below 2^-64 counts as zero)
 ///   y[t,c]   = 2 Re sum_p w[c,p] s[t,c,p] + skip[c] x[t,c]
 ///
 /// (kReverse: the same with time running backwards inside each sequence.) Complex numbers stand as [re, im]; 2 Re stands for a mode and its

@@ -193,9 +193,10 @@ HWY_NOINLINE void sweep_pass(D d, const Block<T>& block, const T* HWY_RESTRICT q
   }
 }
 
-/// All states of a chunk, pass after pass. staged_out: room for the sums between two passes.
-template <Sweep kSweep, bool kLagged, class D, class T>
-void sweep_states(D d, Block<T> block, int64_t n_state, const T* q, const T* c, const T* lag, const T* omega, T* state, T* staged_out) {
+/// All states of a chunk, pass after pass. lasts: which states' lag is not zero. staged_out: room for the sums between two passes.
+template <Sweep kSweep, class D, class T>
+void sweep_states(D d, Block<T> block, int64_t n_state, const T* q, const T* c, const T* lag, const bool* lasts, const T* omega, T* state,
+                  T* staged_out) {
   const int64_t lanes = static_cast<int64_t>(hn::Lanes(d));
   const Rows<T> final_out = block.out;
   const bool copies = block.copy_in != nullptr;
@@ -205,12 +206,18 @@ void sweep_states(D d, Block<T> block, int64_t n_state, const T* q, const T* c, 
     const int64_t at = n * lanes;
     const bool last = n + kStates == n_state;
     block.out = last ? final_out : Rows<T>{staged_out, lanes};
+    const bool lagged = block.lagged.data != nullptr && any_nonzero(lasts + n, kStates);
+    const auto call = [&](auto with_lagged, auto with_copy) HWY_ATTR {
+      constexpr bool kLagged = kSweep != Sweep::kHistory && decltype(with_lagged)::value;
+      sweep_pass<kSweep, kStates, kLagged, decltype(with_copy)::value>(d, block, q + at, c + at, lag + at, omega, state + at);
+    };
     if (kStates == kSweepStates && n == 0 && !last && copies) {
-      sweep_pass<kSweep, kSweepStates, kLagged, true>(d, block, q + at, c + at, lag + at, omega, state + at);
+      constexpr std::bool_constant<kStates == kSweepStates> with_copy;
+      lagged ? call(std::true_type(), with_copy) : call(std::false_type(), with_copy);
       block.in = {block.copy_in, lanes};
-      if (kLagged) block.lagged = {block.copy_lagged, lanes};
+      if (lagged) block.lagged = {block.copy_lagged, lanes};
     } else {
-      sweep_pass<kSweep, kStates, kLagged, false>(d, block, q + at, c + at, lag + at, omega, state + at);
+      lagged ? call(std::true_type(), std::false_type()) : call(std::false_type(), std::false_type());
     }
     block.base = {staged_out, lanes};
     omega = nullptr;
@@ -237,6 +244,7 @@ void run_sweep(const SweepArgs<T>& args) {
   HWY_ALIGN T c[kGroupVectors * kChunkStates * kLanes];
   HWY_ALIGN T lag[kGroupVectors * kChunkStates * kLanes];    // q^L, or c q^L for kInput
   HWY_ALIGN T power[kGroupVectors * kChunkStates * kLanes];  // q^L for kInput
+  bool lasts[kGroupVectors * kChunkStates] = {};             // whether q^L of a state is not zero in some lane
   HWY_ALIGN T state[kGroupVectors * kChunkStates * kLanes];
   HWY_ALIGN T omega[kGroupVectors * kLanes];
   HWY_ALIGN T staged_in[kBlockSteps * kLanes];
@@ -259,9 +267,12 @@ void run_sweep(const SweepArgs<T>& args) {
             double wide[kLanes];
             integer_power<kLanes>(q + at, truncation, wide);
             for (int64_t i = 0; i < lanes; ++i) {
-              power[at + i] = static_cast<T>(wide[i]);
-              lag[at + i] = kSweep == Sweep::kInput ? static_cast<T>(static_cast<double>(c[at + i]) * wide[i]) : power[at + i];
+              // The gradient of a history is a sum of such terms alone: there none is beside larger ones.
+              power[at + i] = kSweep == Sweep::kHistory ? static_cast<T>(wide[i]) : lag_coefficient<T>(wide[i]);
+              lag[at + i] = power[at + i];
+              if (kSweep == Sweep::kInput && power[at + i] != T{0}) lag[at + i] = static_cast<T>(static_cast<double>(c[at + i]) * wide[i]);
             }
+            lasts[v * kChunkStates + n] = any_nonzero(power + at, lanes);
           }
         }
       }
@@ -325,11 +336,7 @@ void run_sweep(const SweepArgs<T>& args) {
               block.copy_lagged = staged_lagged;
             }
             if (partial || discard) block.out = {staged_out, lanes};
-            if (block.lagged.data != nullptr) {
-              sweep_states<kSweep, kSweep != Sweep::kHistory>(d, block, n_count, q + at, c + at, lag + at, omega_here, state + at, staged_out);
-            } else {
-              sweep_states<kSweep, false>(d, block, n_count, q + at, c + at, lag + at, omega_here, state + at, staged_out);
-            }
+            sweep_states<kSweep>(d, block, n_count, q + at, c + at, lag + at, lasts + v * kChunkStates, omega_here, state + at, staged_out);
             if (partial && !discard) stage_out(d, steps, staged_out, count, out_here);
           }
         }
@@ -423,8 +430,9 @@ void run_params(const ParamsArgs<T>& args) {
   const bool needs_power = any_lagged(shape, args.range, args.history != nullptr);
 
   HWY_ALIGN T q[kSize];
-  HWY_ALIGN T lag[kSize];             // q^L
-  HWY_ALIGN T lag_derivative[kSize];  // L q^(L-1)
+  HWY_ALIGN T lag[kSize];                         // q^L
+  HWY_ALIGN T lag_derivative[kSize];              // L q^(L-1)
+  bool lasts[kGroupVectors * kChunkStates] = {};  // whether one of the two is not zero in some lane
   HWY_ALIGN T state[kSize];
   HWY_ALIGN T derivative[kSize];  // e
   HWY_ALIGN T dq[kSize];
@@ -445,9 +453,10 @@ void run_params(const ParamsArgs<T>& args) {
             const int64_t at = (v * kChunkStates + n) * lanes;
             double wide[kLanes];
             integer_power<kLanes>(q + at, truncation, wide);
-            for (int64_t i = 0; i < lanes; ++i) lag[at + i] = static_cast<T>(wide[i]);
+            for (int64_t i = 0; i < lanes; ++i) lag[at + i] = lag_coefficient<T>(wide[i]);
             integer_power<kLanes>(q + at, truncation - 1, wide);
-            for (int64_t i = 0; i < lanes; ++i) lag_derivative[at + i] = static_cast<T>(static_cast<double>(truncation) * wide[i]);
+            for (int64_t i = 0; i < lanes; ++i) lag_derivative[at + i] = lag_coefficient<T>(static_cast<double>(truncation) * wide[i]);
+            lasts[v * kChunkStates + n] = any_nonzero(lag + at, lanes) || any_nonzero(lag_derivative + at, lanes);
           }
         }
       }
@@ -479,17 +488,16 @@ void run_params(const ParamsArgs<T>& args) {
             block.x = {x + t * stride + v * lanes, stride};
             block.dy = {dy + t * stride + v * lanes, stride};
             if (lagged.data != nullptr) block.lagged = {lagged.data + v * lanes, lagged.stride};
-            const auto use_staged = [&] {
-              block.x = {staged_x, lanes};
-              block.dy = {staged_dy, lanes};
-              if (lagged.data != nullptr) block.lagged = {staged_lagged, lanes};
-            };
             bool copy = false;
             if (count < static_cast<size_t>(lanes)) {
               stage_in(d, steps, block.x, count, staged_x);
               stage_in(d, steps, block.dy, count, staged_dy);
-              if (lagged.data != nullptr) stage_in(d, steps, block.lagged, count, staged_lagged);
-              use_staged();
+              if (lagged.data != nullptr) {
+                stage_in(d, steps, block.lagged, count, staged_lagged);
+                block.lagged = {staged_lagged, lanes};
+              }
+              block.x = {staged_x, lanes};
+              block.dy = {staged_dy, lanes};
             } else {
               copy = true;
               block.copy_x = staged_x;
@@ -500,17 +508,20 @@ void run_params(const ParamsArgs<T>& args) {
             const auto pass = [&](auto width) HWY_ATTR {
               constexpr int kStates = decltype(width)::value;
               const int64_t at = (v * kChunkStates + n) * lanes;
+              const bool lags = lagged.data != nullptr && any_nonzero(lasts + v * kChunkStates + n, kStates);
               const auto call = [&](auto with_lagged, auto with_copy) HWY_ATTR {
                 params_pass<kStates, decltype(with_lagged)::value, decltype(with_copy)::value>(d, block, q + at, lag + at, lag_derivative + at,
                                                                                                state + at, derivative + at, dq + at, dc + at);
               };
               if (kStates == kParamsStates && copy) {
                 constexpr std::bool_constant<kStates == kParamsStates> with_copy;
-                lagged.data != nullptr ? call(std::true_type(), with_copy) : call(std::false_type(), with_copy);
-                use_staged();
+                lags ? call(std::true_type(), with_copy) : call(std::false_type(), with_copy);
+                block.x = {staged_x, lanes};
+                block.dy = {staged_dy, lanes};
+                if (lags) block.lagged = {staged_lagged, lanes};
                 copy = false;
               } else {
-                lagged.data != nullptr ? call(std::true_type(), std::false_type()) : call(std::false_type(), std::false_type());
+                lags ? call(std::true_type(), std::false_type()) : call(std::false_type(), std::false_type());
               }
               n += kStates;
             };

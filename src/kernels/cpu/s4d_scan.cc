@@ -231,9 +231,10 @@ HWY_NOINLINE void sweep_pass(D d, const Block<T>& block, const T* HWY_RESTRICT c
   }
 }
 
-/// All modes of a chunk, pass after pass. staged_out: room for the sums between two passes.
-template <Sweep kSweep, bool kLagged, class D, class T>
-void sweep_modes(D d, Block<T> block, int64_t n_modes, const T* coefficients, const T* lag, const T* skip, T* state, T* staged_out) {
+/// All modes of a chunk, pass after pass. lasts: which modes' lag is not zero. staged_out: room for the sums between two passes.
+template <Sweep kSweep, class D, class T>
+void sweep_modes(D d, Block<T> block, int64_t n_modes, const T* coefficients, const T* lag, const bool* lasts, const T* skip, T* state,
+                 T* staged_out) {
   const int64_t lanes = static_cast<int64_t>(hn::Lanes(d));
   const Rows<T> final_out = block.out;
   const bool copies = block.copy_in != nullptr;
@@ -244,12 +245,18 @@ void sweep_modes(D d, Block<T> block, int64_t n_modes, const T* coefficients, co
     const int64_t at = 2 * n * lanes;
     const bool last = n + kModes == n_modes;
     block.out = last ? final_out : Rows<T>{staged_out, lanes};
+    const bool lagged = block.lagged.data != nullptr && any_nonzero(lasts + n, kModes);
+    const auto call = [&](auto with_lagged, auto with_copy) HWY_ATTR {
+      constexpr bool kLagged = kSweep != Sweep::kHistory && decltype(with_lagged)::value;
+      sweep_pass<kSweep, kModes, kLagged, decltype(with_copy)::value>(d, block, mine, lag + at, skip, state + at);
+    };
     if (kModes == kSweepModes && n == 0 && !last && copies) {
-      sweep_pass<kSweep, kSweepModes, kLagged, true>(d, block, mine, lag + at, skip, state + at);
+      constexpr std::bool_constant<kModes == kSweepModes> with_copy;
+      lagged ? call(std::true_type(), with_copy) : call(std::false_type(), with_copy);
       block.in = {block.copy_in, lanes};
-      if (kLagged) block.lagged = {block.copy_lagged, lanes};
+      if (lagged) block.lagged = {block.copy_lagged, lanes};
     } else {
-      sweep_pass<kSweep, kModes, kLagged, false>(d, block, mine, lag + at, skip, state + at);
+      lagged ? call(std::true_type(), std::false_type()) : call(std::false_type(), std::false_type());
     }
     block.base = {staged_out, lanes};
     skip = nullptr;
@@ -288,8 +295,9 @@ void run_sweep(const SweepArgs<T>& args) {
   HWY_ALIGN T decay[kSize];   // d
   HWY_ALIGN T weight[kSize];  // w
   HWY_ALIGN T coefficients[kSize / 2 * kCoefficients];
-  HWY_ALIGN T lag[kSize];    // d^L, or 2 conj(d^L w) for kInput
-  HWY_ALIGN T power[kSize];  // d^L for kInput
+  HWY_ALIGN T lag[kSize];                        // d^L, or 2 conj(d^L w) for kInput
+  HWY_ALIGN T power[kSize];                      // d^L for kInput
+  bool lasts[kGroupVectors * kChunkModes] = {};  // whether d^L of a mode is not zero in some lane
   HWY_ALIGN T state[kSize];
   HWY_ALIGN T skip[kGroupVectors * kLanes];
   HWY_ALIGN T staged_in[kBlockSteps * kLanes];
@@ -313,13 +321,16 @@ void run_sweep(const SweepArgs<T>& args) {
           double power_re[kLanes], power_im[kLanes];
           complex_power<kLanes>(decay + re, decay + im, truncation, power_re, power_im);
           for (int64_t i = 0; i < lanes; ++i) {
-            power[re + i] = lag[re + i] = static_cast<T>(power_re[i]);
-            power[im + i] = lag[im + i] = static_cast<T>(power_im[i]);
-            if (kSweep != Sweep::kInput) continue;
+            // The gradient of a history is a sum of such terms alone: there none is beside larger ones.
+            const bool whole = kSweep == Sweep::kHistory;
+            power[re + i] = lag[re + i] = whole ? static_cast<T>(power_re[i]) : lag_coefficient<T>(power_re[i]);
+            power[im + i] = lag[im + i] = whole ? static_cast<T>(power_im[i]) : lag_coefficient<T>(power_im[i]);
+            if (kSweep != Sweep::kInput || (power[re + i] == T{0} && power[im + i] == T{0})) continue;
             const double w_re = static_cast<double>(weight[re + i]), w_im = static_cast<double>(weight[im + i]);
             lag[re + i] = static_cast<T>(2 * (power_re[i] * w_re - power_im[i] * w_im));
             lag[im + i] = static_cast<T>(-2 * (power_re[i] * w_im + power_im[i] * w_re));
           }
+          lasts[v * kChunkModes + n] = any_nonzero(power + re, 2 * lanes);
         }
       }
       for (int64_t b = args.range.seq_begin; b < args.range.seq_end; ++b) {
@@ -385,11 +396,7 @@ void run_sweep(const SweepArgs<T>& args) {
             }
             if (partial || discard) block.out = {staged_out, lanes};
             const T* mine = coefficients + at / 2 * kCoefficients;
-            if (block.lagged.data != nullptr) {
-              sweep_modes<kSweep, kSweep != Sweep::kHistory>(d, block, n_modes, mine, lag + at, skip_here, state + at, staged_out);
-            } else {
-              sweep_modes<kSweep, false>(d, block, n_modes, mine, lag + at, skip_here, state + at, staged_out);
-            }
+            sweep_modes<kSweep>(d, block, n_modes, mine, lag + at, lasts + v * kChunkModes, skip_here, state + at, staged_out);
             if (partial && !discard) stage_out(d, steps, staged_out, count, out_here);
           }
         }
@@ -507,6 +514,7 @@ void run_params(const ParamsArgs<T>& args) {
   HWY_ALIGN T weight[kSize];
   HWY_ALIGN T coefficients[kModesOfGroup * kCoefficients * kLanes];
   HWY_ALIGN T lag[kModesOfGroup * kLags * kLanes];
+  bool lasts[kModesOfGroup] = {};  // whether one of a mode's lags is not zero in some lane
   HWY_ALIGN T carried[kModesOfGroup * kCarried * kLanes];
   HWY_ALIGN T sums[kModesOfGroup * kCarried * kLanes];
   HWY_ALIGN T results[kSize];  // what is transposed in or out: the state, dd, dw
@@ -532,14 +540,15 @@ void run_params(const ParamsArgs<T>& args) {
           double power_re[kLanes], power_im[kLanes];
           complex_power<kLanes>(re, re + lanes, truncation, power_re, power_im);
           for (int64_t i = 0; i < lanes; ++i) {
-            k[kPowerRe * lanes + i] = static_cast<T>(power_re[i]);
-            k[kPowerIm * lanes + i] = static_cast<T>(power_im[i]);
+            k[kPowerRe * lanes + i] = lag_coefficient<T>(power_re[i]);
+            k[kPowerIm * lanes + i] = lag_coefficient<T>(power_im[i]);
           }
           complex_power<kLanes>(re, re + lanes, truncation - 1, power_re, power_im);
           for (int64_t i = 0; i < lanes; ++i) {
-            k[kSlopeRe * lanes + i] = static_cast<T>(static_cast<double>(truncation) * power_re[i]);
-            k[kSlopeIm * lanes + i] = static_cast<T>(static_cast<double>(truncation) * power_im[i]);
+            k[kSlopeRe * lanes + i] = lag_coefficient<T>(static_cast<double>(truncation) * power_re[i]);
+            k[kSlopeIm * lanes + i] = lag_coefficient<T>(static_cast<double>(truncation) * power_im[i]);
           }
+          lasts[mode(v, n)] = any_nonzero(k, kLags * lanes);
         }
       }
       for (int64_t b = args.range.seq_begin; b < args.range.seq_end; ++b) {
@@ -576,17 +585,16 @@ void run_params(const ParamsArgs<T>& args) {
             block.x = {x + t * stride + v * lanes, stride};
             block.dy = {dy + t * stride + v * lanes, stride};
             if (lagged.data != nullptr) block.lagged = {lagged.data + v * lanes, lagged.stride};
-            const auto use_staged = [&] {
-              block.x = {staged_x, lanes};
-              block.dy = {staged_dy, lanes};
-              if (lagged.data != nullptr) block.lagged = {staged_lagged, lanes};
-            };
             bool copy = false;
             if (count < static_cast<size_t>(lanes)) {
               stage_in(d, steps, block.x, count, staged_x);
               stage_in(d, steps, block.dy, count, staged_dy);
-              if (lagged.data != nullptr) stage_in(d, steps, block.lagged, count, staged_lagged);
-              use_staged();
+              if (lagged.data != nullptr) {
+                stage_in(d, steps, block.lagged, count, staged_lagged);
+                block.lagged = {staged_lagged, lanes};
+              }
+              block.x = {staged_x, lanes};
+              block.dy = {staged_dy, lanes};
             } else {
               copy = true;
               block.copy_x = staged_x;
@@ -596,6 +604,7 @@ void run_params(const ParamsArgs<T>& args) {
             int64_t n = 0;
             const auto pass = [&](auto width) HWY_ATTR {
               constexpr int kModes = decltype(width)::value;
+              const bool lags = lagged.data != nullptr && any_nonzero(lasts + mode(v, n), kModes);
               const auto call = [&](auto with_lagged, auto with_copy) HWY_ATTR {
                 params_pass<kModes, decltype(with_lagged)::value, decltype(with_copy)::value>(
                     d, block, coefficients + mode(v, n) * kCoefficients * lanes, lag + mode(v, n) * kLags * lanes,
@@ -603,11 +612,13 @@ void run_params(const ParamsArgs<T>& args) {
               };
               if (kModes == kParamsModes && copy) {
                 constexpr std::bool_constant<kModes == kParamsModes> with_copy;
-                lagged.data != nullptr ? call(std::true_type(), with_copy) : call(std::false_type(), with_copy);
-                use_staged();
+                lags ? call(std::true_type(), with_copy) : call(std::false_type(), with_copy);
+                block.x = {staged_x, lanes};
+                block.dy = {staged_dy, lanes};
+                if (lags) block.lagged = {staged_lagged, lanes};
                 copy = false;
               } else {
-                lagged.data != nullptr ? call(std::true_type(), std::false_type()) : call(std::false_type(), std::false_type());
+                lags ? call(std::true_type(), std::false_type()) : call(std::false_type(), std::false_type());
               }
               n += kModes;
             };

@@ -12,8 +12,8 @@ namespace {
 
 using torch::Tensor;
 
-constexpr int64_t kLeastRuns = 3;
-constexpr double kBudget = 0.1;
+constexpr int64_t kKernelRuns = 3;
+constexpr double kKernelBudget = 0.1;
 
 /// Deterministic, in [-0.5, 0.5).
 Tensor numbers(at::IntArrayRef shape) {
@@ -28,10 +28,10 @@ template <class Forward>
 double operator_ms(bool train, const std::vector<Tensor>& inputs, const Forward& forward) {
   if (!train) {
     const torch::NoGradGuard no_grad;
-    return 1e3 * best_seconds(kLeastRuns, kBudget, forward);
+    return 1e3 * best_seconds(kKernelRuns, kKernelBudget, forward);
   }
   const Tensor grad = numbers(forward().sizes());
-  return 1e3 * best_seconds(kLeastRuns, kBudget, [&] { torch::autograd::grad({forward()}, inputs, {grad}); });
+  return 1e3 * best_seconds(kKernelRuns, kKernelBudget, [&] { torch::autograd::grad({forward()}, inputs, {grad}); });
 }
 
 double mega_attention_ms(const config::ModelConfig& model, bool train, const Tensor& chunks, const Tensor& positions) {

@@ -16,8 +16,8 @@ namespace {
 
 using kernels::GemmShape;
 
-constexpr int64_t kLeastRuns = 5;
-constexpr double kBudget = 0.2;  // seconds for each rate
+constexpr int64_t kRateRuns = 5;
+constexpr double kRateBudget = 0.2;  // seconds for each rate
 // As the training operators cut a product: rows at multiples of this, and the sum over tokens of a weight's gradient in chunks.
 constexpr int64_t kRowBlock = 256;
 constexpr int64_t kTokenChunk = 4096;
@@ -58,7 +58,7 @@ double gemm_seconds(const std::vector<GemmTask>& tasks, int64_t a_size, int64_t 
   // Pages are aligned; so are parts of whole cache lines.
   workspace_size = (workspace_size + 1023) / 1024 * 1024;
   MappedFloats workspace(static_cast<int64_t>(workspace_size) * thread_count());
-  return best_seconds(kLeastRuns, kBudget / 4, [&] {
+  return best_seconds(kRateRuns, kRateBudget / 4, [&] {
     at::parallel_for(0, static_cast<int64_t>(tasks.size()), 1, [&](int64_t begin, int64_t end) {
       for (int64_t i = begin; i < end; ++i) {
         const GemmTask& task = tasks[static_cast<size_t>(i)];
@@ -110,7 +110,7 @@ double fma_gflops() {
   constexpr int64_t kSteps = 200000;
   std::vector<double> flops(static_cast<size_t>(thread_count()));
   std::vector<float> results(flops.size());
-  const double seconds = best_seconds(kLeastRuns, kBudget, [&] {
+  const double seconds = best_seconds(kRateRuns, kRateBudget, [&] {
     in_each_thread([&](int64_t part) {
       float result = 0;
       flops[static_cast<size_t>(part)] = kernels::fma_chains(kSteps, &result);
@@ -132,7 +132,7 @@ double triad_gbs(int64_t count, int64_t times) {
     std::fill_n(c.data() + part * count, count, 2.0f);
     std::fill_n(a.data() + part * count, count, 0.0f);
   });
-  const double seconds = best_seconds(kLeastRuns, kBudget, [&] {
+  const double seconds = best_seconds(kRateRuns, kRateBudget, [&] {
     in_each_thread([&](int64_t part) {
       const int64_t begin = part * count;
       for (int64_t time = 0; time < times; ++time) kernels::triad(count, 0.5f, b.data() + begin, c.data() + begin, a.data() + begin);

@@ -149,6 +149,7 @@ struct Config {
   ScanDirection direction;
   bool carried;     // initial state, history, and the gradient of the final state
   bool accumulate;  // y and dx are added to
+  int64_t run = 0;  // with it, states come in runs of so many: those of every other run forget within the truncation, others hardly
 };
 
 template <class T>
@@ -169,6 +170,7 @@ class EmaScanTest : public ::testing::Test {
     for (int64_t i = 0; i < params; i += 3) q[i] = T(1) - q[i] * T(0.02);  // long memories
     if (params > 4) q[1] = T(0);
     if (params > 4) q[4] = T(1);
+    for (int64_t i = 0; config.run > 0 && i < params; ++i) q[i] = i % n_state / config.run % 2 == 0 ? T(0.3) + T(0.15) * q[i] : T(1) - T(0.1) * q[i];
     auto c = random_numbers<T>(params, 4, -1, 1);
     auto omega = random_numbers<T>(dim, 5, -1, 1);
     auto state_in = random_numbers<T>(batch * params, 6, -1, 1);
@@ -281,6 +283,18 @@ TYPED_TEST(EmaScanTest, MatchesClosedSumsOnEveryTarget) {
       SCOPED_TRACE(testing::Message() << "first length " << config.lengths[0] << " channels " << config.channels << " states " << config.n_state
                                       << " truncation " << config.truncation);
       this->check(config);
+      if (this->HasFailure()) return;
+    }
+  });
+}
+
+// A pass in which every state forgets its inputs before they leave leaves that term out: such passes first, last and between others.
+TYPED_TEST(EmaScanTest, StatesThatForgetWithinTheTruncation) {
+  on_every_target([&] {
+    for (const int64_t run : {1, 3, 4, 8, 16}) {
+      SCOPED_TRACE(run);
+      this->check({{150, 60, 200}, 33, 24, 64, kFwd, run == 4, run == 8, run});
+      this->check({{200}, 12, 16, 64, kRev, run == 8, run == 4, run});
       if (this->HasFailure()) return;
     }
   });

@@ -179,6 +179,7 @@ struct Config {
   ScanDirection direction;
   bool carried;     // initial state, history, and the gradient of the final state
   bool accumulate;  // y and dx are added to
+  int64_t run = 0;  // with it, modes come in runs of so many: those of every other run forget within the truncation, others hardly
 };
 
 template <class T>
@@ -196,6 +197,12 @@ class S4dScanTest : public ::testing::Test {
     auto x = random_numbers<T>(rows * dim, 1, -1, 1);
     auto dy = random_numbers<T>(rows * dim, 2, -1, 1);
     auto d = random_decays<T>(params, 3);
+    for (int64_t i = 0; config.run > 0 && i < params; ++i) {
+      const bool forgets = i % n_modes / config.run % 2 == 0;
+      const T angle = d[2 * i];
+      d[2 * i] = forgets ? T(0.2) * angle : T(0.99) * std::cos(angle);
+      d[2 * i + 1] = forgets ? T(0.2) * d[2 * i + 1] : T(0.99) * std::sin(angle);
+    }
     auto w = random_numbers<T>(2 * params, 4, -1, 1);
     auto skip = random_numbers<T>(dim, 5, -1, 1);
     auto state_in = random_numbers<T>(2 * batch * params, 6, -1, 1);
@@ -316,6 +323,18 @@ TYPED_TEST(S4dScanTest, MatchesClosedSumsOnEveryTarget) {
       SCOPED_TRACE(testing::Message() << "first length " << config.lengths[0] << " channels " << config.channels << " states " << config.n_modes
                                       << " truncation " << config.truncation);
       this->check(config);
+      if (this->HasFailure()) return;
+    }
+  });
+}
+
+// A pass in which every mode forgets its inputs before they leave leaves that term out: such passes first, last and between others.
+TYPED_TEST(S4dScanTest, ModesThatForgetWithinTheTruncation) {
+  on_every_target([&] {
+    for (const int64_t run : {1, 2, 4, 8}) {
+      SCOPED_TRACE(run);
+      this->check({{150, 60, 200}, 33, 12, 64, kFwd, run == 4, run == 8, run});
+      this->check({{200}, 12, 16, 64, kRev, run == 8, run == 4, run});
       if (this->HasFailure()) return;
     }
   });
