@@ -42,7 +42,7 @@ install(TARGETS seqboat_shared seqboat_static EXPORT seqboatEmbeddedTargets COMP
 install(EXPORT seqboatEmbeddedTargets NAMESPACE seqboat:: DESTINATION lib/cmake/seqboat COMPONENT embedded)
 install(FILES ${PROJECT_SOURCE_DIR}/include/seqboat.h DESTINATION include COMPONENT embedded)
 install(DIRECTORY ${PROJECT_SOURCE_DIR}/include/seqboat/runtime DESTINATION include/seqboat COMPONENT embedded)
-foreach(header base/error.h base/safetensors.h config/model_config.h)  # which those include
+foreach(header base/error.h base/safetensors.h config/input_format.h config/model_config.h)  # which those include
   get_filename_component(folder ${header} DIRECTORY)
   install(FILES ${PROJECT_SOURCE_DIR}/include/seqboat/${header} DESTINATION include/seqboat/${folder} COMPONENT embedded)
 endforeach()

@@ -31,10 +31,11 @@ class Quantize(CliTest):
             costs[kind] = abs(got["value"]["after"] - got["value"]["before"])
             self.assertGreater(costs[kind], 0)  # it is another model
             # What is measured is what `stream` says of the same bytes.
-            stream = self.expect(0, "stream", self.dir / kind, "--every", 3000, "--quiet", stdin=open(text, "rb")).stdout
+            with open(text, "rb") as file:
+                stream = self.expect(0, "stream", self.dir / kind, "--every", 3000, "--quiet", stdin=file).stdout
             self.assertAlmostEqual(json.loads(stream)["bits_per_byte"], got["value"]["after"], places=9)
             self.assertEqual(json.loads((self.dir / kind / "config.json").read_text()), json.loads((self.model / "config.json").read_text()))
-            self.expect(0, "generate", self.dir / kind, "--max-tokens", 5)
+            self.assertEqual(self.json_of("generate", self.dir / kind, "--max-tokens", 5)["tokens"], 5)
         self.assertLess(costs["bf16"], 0.2)
         got = self.json_of("quantize", self.model, "-o", self.dir / "few", "--type", "int8", "--data", text, "--limit", 100)
         self.assertEqual(got["value"]["measured_on"], 100)
