@@ -433,6 +433,7 @@ void Engine::seqboat_layer(int64_t thread, int64_t number) noexcept {
     multiply(layer.in_proj, in, all ? state_ : gathered_, d, base_, width_, Then::silu());
     barrier();
     unit_attention(thread, number, base_, width_, base_ + z + h, width_);
+    if (!one_query()) barrier();
     const Tile gated = tile_of(thread, n, h);
     if (!gated.empty()) {
       float* attended = attention_ + gated.rows.begin * h + gated.columns.begin;
@@ -463,6 +464,7 @@ void Engine::mega_layer(int64_t thread, int64_t number) noexcept {
   multiply(layer.in_proj, in, state_, d, base_, width_, Then::silu({d, d + z + h}));
   barrier();
   unit_attention(thread, number, base_ + d, width_, values_, h);
+  if (!one_query()) barrier();
   const Tile gated = tile_of(thread, rows_, h);
   if (!gated.empty()) {
     float* attended = attention_ + gated.rows.begin * h + gated.columns.begin;
@@ -500,6 +502,7 @@ void Engine::transformer_layer(int64_t thread, int64_t number) noexcept {
   }
   barrier();
   attend(thread, number, {base_, base_ + d, base_ + 2 * d, width_, width_, width_});
+  barrier();
   multiply(layer.out_proj, tile_of(thread, rows_, d), attention_, d, branch_, d);
   barrier_unless_by_rows(rows_);
   if (!rows.empty()) kernels::add_rows<float>(rows.size(), d, branch_ + rows.begin * d, d, x_ + rows.begin * d, d);
@@ -538,11 +541,15 @@ void Engine::unit_attention(int64_t thread, int64_t number, const float* z, int6
       kernels::rotary<float>(rows.size(), width, width, width, active_times_ + rows.begin, false, k, k);
     }
   }
+  const Rows all{q_, k_, v, width, width, v_stride, one_query()};
+  for (int64_t i = 0; i < n_segments_ && all.appended && !rows.empty(); ++i) {
+    if (segments_[i].active_count > 0) append(number, all, segments_[i], 0, 0, 1);
+  }
   barrier();
-  attend(thread, number, {q_, k_, v, width, width, v_stride});
+  attend(thread, number, all);
 }
 
-// Ends with a barrier: attention_ (active, heads H) is whole.
+// attention_ (active, heads H) is whole after a barrier.
 void Engine::attend(int64_t thread, int64_t number, const Rows& rows) noexcept {
   const Attention& a = m_.layers[static_cast<size_t>(number)].attention;
   if (shape_.whole) {
@@ -552,17 +559,17 @@ void Engine::attend(int64_t thread, int64_t number, const Rows& rows) noexcept {
     for (int64_t i = 0; i < n_segments_; ++i) {
       for (int64_t head = heads.begin; head < heads.end; ++head) attend_alone(thread, number, rows, segments_[i], head);
     }
-  } else if (n_segments_ >= 4 * threads_) {
+  } else if (n_segments_ >= kSegmentsOfOne * threads_) {
     const Part mine = part_of(n_segments_, 1, thread, threads_);
     for (int64_t i = mine.begin; i < mine.end; ++i) {
       for (int64_t head = 0; head < a.heads; ++head) attend_alone(thread, number, rows, segments_[i], head);
     }
   } else {
+    int64_t turn = 0;
     for (int64_t i = 0; i < n_segments_; ++i) {
-      for (int64_t head = 0; head < a.heads; ++head) attend_together(thread, number, rows, segments_[i], head);
+      for (int64_t head = 0; head < a.heads; ++head) attend_together(thread, number, rows, segments_[i], head, &turn);
     }
   }
-  barrier();
 }
 
 void Engine::attend_whole(int64_t thread, int64_t number, const Rows& rows) noexcept {
@@ -628,7 +635,8 @@ void Engine::attend_alone(int64_t thread, int64_t number, const Rows& rows, cons
 }
 
 // One stream whose attention all threads share: queries where there are many, else each query by keys and columns.
-void Engine::attend_together(int64_t thread, int64_t number, const Rows& rows, const Segment& s, int64_t head) noexcept {
+// turn: of the queries that attend one by one, so far.
+void Engine::attend_together(int64_t thread, int64_t number, const Rows& rows, const Segment& s, int64_t head, int64_t* turn) noexcept {
   const Attention& a = m_.layers[static_cast<size_t>(number)].attention;
   if (s.active_count == 0) return;
   const LayerState& state = s.state->layers[static_cast<size_t>(number)];
@@ -637,8 +645,10 @@ void Engine::attend_together(int64_t thread, int64_t number, const Rows& rows, c
   constexpr int64_t kQueryGrain = 4;
   for (int64_t at = 0, first = 0; at < s.active_count;) {
     const int64_t count = block_at(number, s, at, &first), row = s.active_begin + at;
-    if (thread == 0) append(number, rows, s, head, at, count);
-    barrier();
+    if (!rows.appended) {
+      if (thread == 0) append(number, rows, s, head, at, count);
+      barrier();
+    }
     const float* q = rows.q + row * rows.q_stride + head * a.d_attn;
     float* out = attention_ + row * out_stride + head * a.d_hidden;
     if (count >= 2 * kQueryGrain * threads_) {
@@ -648,7 +658,7 @@ void Engine::attend_together(int64_t thread, int64_t number, const Rows& rows, c
                                     state.positions, state.table, out + mine.begin * out_stride, out_stride, workspace_ + thread * workspace_size_);
     } else {
       for (int64_t i = 0; i < count; ++i) {
-        float* scores = step_scores_ + i % 2 * step_scores_size_;  // those of the query before may still be read
+        float* scores = step_scores_ + (*turn)++ % 2 * step_scores_size_;  // those of the query before may still be read
         const Part items = part_of(kernels::key_ring_step_items(state.attention, first + i), 1, thread, threads_);
         if (!items.empty())
           kernels::key_ring_step_scores(state.attention, first + i, items.begin, items.end, q + i * rows.q_stride, ring, state.positions, state.table,
@@ -663,7 +673,6 @@ void Engine::attend_together(int64_t thread, int64_t number, const Rows& rows, c
     at += count;
     if (at < s.active_count) barrier();  // what comes next overwrites keys that are still being read
   }
-  barrier();
 }
 
 // ---- heads

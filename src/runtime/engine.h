@@ -108,14 +108,19 @@ class Engine {
   struct Rows {
     const float *q, *k, *v;
     int64_t q_stride, k_stride, v_stride;
+    bool appended = false;  ///< keys and values are in their rings
   };
   void attend(int64_t thread, int64_t number, const Rows& rows) noexcept;
   void attend_whole(int64_t thread, int64_t number, const Rows& rows) noexcept;
   void attend_alone(int64_t thread, int64_t number, const Rows& rows, const Segment& segment, int64_t head) noexcept;
-  void attend_together(int64_t thread, int64_t number, const Rows& rows, const Segment& segment, int64_t head) noexcept;
+  void attend_together(int64_t thread, int64_t number, const Rows& rows, const Segment& segment, int64_t head, int64_t* turn) noexcept;
   void append(int64_t number, const Rows& rows, const Segment& segment, int64_t head, int64_t at, int64_t count) noexcept;
   /// Where query `at` of a segment stands: its number where attention begins, and how many there may be in one block from there on.
   int64_t block_at(int64_t number, const Segment& segment, int64_t at, int64_t* first) const noexcept;
+
+  /// Attention of a unit to one query, a decoder's: all threads share it by keys and then by columns, and go on with their columns of it. The
+  /// thread that makes its key appends it, too: of barriers a token has enough.
+  bool one_query() const { return !shape_.whole && n_active_ == 1 && threads_ > 1 && n_segments_ < kSegmentsOfOne * threads_; }
 
   bool by_rows(int64_t rows) const { return rows >= kRowsOfOne * threads_ || threads_ == 1; }
   /// Where the work of a product goes: many rows are shared out by rows, few by columns, so that each weight is read by one thread.
@@ -132,8 +137,8 @@ class Engine {
   static constexpr int64_t kRowsOfOne = 32;  ///< a thread's least rows where products are shared out by rows
   static constexpr int64_t kRowGrain = 8;
   static constexpr int64_t kProductRows = 128;
-  static constexpr int64_t kFewQueries = 4;  ///< below, queries attend one by one
-  static constexpr int64_t kHeadRows = 16;   ///< rows that go through a head together
+  static constexpr int64_t kSegmentsOfOne = 4;  ///< a thread's least streams where attention is shared out by streams
+  static constexpr int64_t kHeadRows = 16;      ///< rows that go through a head together
 
   const Model::Impl& m_;
   Team* team_;

@@ -28,12 +28,18 @@ Precision precision_of(DType dtype) {
   return dtype == DType::kBF16 ? Precision::kBf16 : dtype == DType::kI8 ? Precision::kInt8 : Precision::kFloat32;
 }
 
-Matrix::Matrix(const TensorView& weight, const TensorView* scale) : n_(weight.shape[0]), k_(weight.shape[1]), precision_(precision_of(weight.dtype)) {
+int64_t Matrix::packed_bytes(const TensorView& weight) {
+  return static_cast<int64_t>(kernels::packed_weight_bytes({type_of(precision_of(weight.dtype)), weight.shape[0], weight.shape[1]}));
+}
+
+Matrix::Matrix(const TensorView& weight, const TensorView* scale, WeightArena* arena)
+    : n_(weight.shape[0]), k_(weight.shape[1]), precision_(precision_of(weight.dtype)), packed_bytes_(packed_bytes(weight)) {
   const kernels::PackedWeightShape shape{type_of(precision_), n_, k_};
-  packed_ = Buffer(static_cast<int64_t>(kernels::packed_weight_bytes(shape)), "weights");
+  std::byte* packed = arena->take(packed_bytes_);
+  packed_ = packed;
   Buffer weight_copy, scale_copy;
   const void* scales = scale != nullptr ? aligned(*scale, &scale_copy) : nullptr;
-  kernels::pack_weight(shape, aligned(weight, &weight_copy), static_cast<const float*>(scales), packed_.data());
+  kernels::pack_weight(shape, aligned(weight, &weight_copy), static_cast<const float*>(scales), packed);
 }
 
 void Matrix::set_bias(const TensorView& bias) {
@@ -48,8 +54,7 @@ int64_t Matrix::column_grain() {
 void Matrix::multiply(int64_t rows, int64_t column_begin, int64_t column_end, const float* x, int64_t x_stride, float* y,
                       int64_t y_stride) const noexcept {
   if (rows == 0 || column_begin >= column_end) return;
-  kernels::multiply_packed({type_of(precision_), n_, k_}, column_begin, column_end, rows, x, x_stride, packed_.data(), bias_.as<float>(), y,
-                           y_stride);
+  kernels::multiply_packed({type_of(precision_), n_, k_}, column_begin, column_end, rows, x, x_stride, packed_, bias_.as<float>(), y, y_stride);
 }
 
 void RowTable::read(int64_t row, float* out) const noexcept {

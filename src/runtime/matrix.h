@@ -13,14 +13,16 @@ namespace seqboat::runtime {
 class Matrix {
  public:
   Matrix() = default;
-  /// weight (n, k) F32, BF16 or I8 with scale (n).
-  Matrix(const TensorView& weight, const TensorView* scale);
+  /// weight (n, k) F32, BF16 or I8 with scale (n). It is packed into the arena, which must outlive it.
+  Matrix(const TensorView& weight, const TensorView* scale, WeightArena* arena);
+  /// What it takes of the arena.
+  static int64_t packed_bytes(const TensorView& weight);
 
   bool exists() const { return n_ > 0; }
   int64_t outputs() const { return n_; }
   int64_t inputs() const { return k_; }
   Precision precision() const { return precision_; }
-  int64_t bytes() const { return packed_.size() + bias_.size(); }
+  int64_t bytes() const { return packed_bytes_ + bias_.size(); }
   void set_bias(const TensorView& bias);
 
   /// Columns a range begins at a multiple of this.
@@ -31,7 +33,9 @@ class Matrix {
  private:
   int64_t n_ = 0, k_ = 0;
   Precision precision_ = Precision::kFloat32;
-  Buffer packed_, bias_;
+  const std::byte* packed_ = nullptr;
+  int64_t packed_bytes_ = 0;
+  Buffer bias_;
 };
 
 /// Rows of an embedding, read where they lie in the file.

@@ -65,6 +65,11 @@ class Builder {
     m_->config = config;
     m_->ring = options.ring;
     m_->source = source.owner;
+    int64_t packed = 0;
+    for (const FoundTensor& tensor : found) {
+      if (tensor.view->shape.size() == 2) packed += round_up(Matrix::packed_bytes(*tensor.view), static_cast<int64_t>(kAlignment));
+    }
+    m_->packed = WeightArena(packed);
   }
 
   std::unique_ptr<Model::Impl> build() {
@@ -127,7 +132,7 @@ class Builder {
 
   Matrix matrix(const std::string& name) {
     const FoundTensor& weight = at(name + ".weight");
-    Matrix out(*weight.view, weight.scale);
+    Matrix out(*weight.view, weight.scale, &m_->packed);
     if (const auto bias = by_name_.find(name + ".bias"); bias != by_name_.end()) out.set_bias(*bias->second->view);
     m_->weights = std::max(m_->weights, out.precision());
     bytes_ += out.bytes();

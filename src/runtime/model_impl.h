@@ -97,6 +97,7 @@ struct Model::Impl {
   int64_t mapped_bytes = 0;
   int64_t weight_bytes = 0;
   std::shared_ptr<const void> source;  ///< what the embedding points into
+  WeightArena packed;                  ///< what matrices point into
 
   int64_t d_embedding = 0;
   RowTable embedding;         ///< token input

@@ -18,15 +18,22 @@ void check_options(const Model& model, const StateOptions& options) {
   SEQBOAT_CHECK(options.max_context >= 1 && options.max_context <= kMostContext, ErrorKind::kUsage,
                 "this model attends without an end (model.window_size = 0) and needs a max_context of 1 to {} tokens, found {}", kMostContext,
                 options.max_context);
-  for (const Layer& layer : model.impl().layers) {
-    const Attention& a = layer.attention;
-    SEQBOAT_CHECK(!a.unbounded() || !a.table_must_reach || options.max_context <= a.max_positions, ErrorKind::kUsage,
-                  "max_context must be at most {}, the distances that the model's position table tells apart (model.max_positions), found {}",
-                  a.max_positions, options.max_context);
-  }
+  const int64_t most = most_context(model.impl());
+  SEQBOAT_CHECK(options.max_context <= most, ErrorKind::kUsage,
+                "max_context must be at most {}, the distances that the model's position table tells apart (model.max_positions), found {}", most,
+                options.max_context);
 }
 
 }  // namespace
+
+int64_t most_context(const Model::Impl& model) {
+  int64_t most = kMostContext;
+  for (const Layer& layer : model.layers) {
+    const Attention& a = layer.attention;
+    if (a.unbounded() && a.table_must_reach) most = std::min(most, a.max_positions);
+  }
+  return most;
+}
 
 kernels::RingAttention ring_attention(const Attention& a, Precision ring, int64_t max_context) {
   kernels::RingAttention out;

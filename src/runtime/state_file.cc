@@ -22,7 +22,7 @@ namespace {
 
 constexpr const char* kFormat = "seqboat-state";
 constexpr int kVersion = 1;
-constexpr int64_t kMostTime = int64_t{1} << 62;
+constexpr int64_t kMostTime = int64_t{1} << 53;  // beyond, double does not tell positions apart
 
 /// Keys that the next token may see, and the number of the first of them.
 struct Kept {
@@ -262,8 +262,8 @@ State State::load(std::shared_ptr<const Model> model, const std::filesystem::pat
   SEQBOAT_CHECK(file.metadata("ring") == precision_name(model->ring()), ErrorKind::kModel, "{}: the ring's precision: expected {}, found {}", where,
                 precision_name(model->ring()), in_quotes(file.metadata("ring")));
   const int64_t max_context = number_of(file.metadata("max_context"));
-  SEQBOAT_CHECK(max_context >= 0 && (max_context > 0) == model->needs_max_context(), ErrorKind::kModel, "{}: max_context cannot be {} for this model",
-                where, in_quotes(file.metadata("max_context")));
+  const bool possible = model->needs_max_context() ? max_context >= 1 && max_context <= most_context(model->impl()) : max_context == 0;
+  SEQBOAT_CHECK(possible, ErrorKind::kModel, "{}: max_context cannot be {} for this model", where, in_quotes(file.metadata("max_context")));
 
   Item time{"time", DType::kI64, {}}, hash{"hash", DType::kI64, {2}}, activated{"activated", DType::kI64, {model->config().n_layers}};
   file.read(time);

@@ -53,6 +53,9 @@ struct State::Impl {
   void reset() noexcept;
 };
 
+/// The largest max_context that a state of the model may have.
+int64_t most_context(const Model::Impl& model);
+
 /// A layer's attention as the rings know it.
 kernels::RingAttention ring_attention(const Attention& attention, Precision ring, int64_t max_context);
 

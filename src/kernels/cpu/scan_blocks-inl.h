@@ -14,6 +14,7 @@
 #include <cstdint>
 
 #include "hwy/highway.h"
+#include "kernels/cpu/scan_lag.h"
 #include "kernels/cpu/simd_partial-inl.h"
 
 HWY_BEFORE_NAMESPACE();
@@ -106,13 +107,6 @@ bool any_lagged(const Shape& shape, const Range& range, bool has_history) {
     if (shape.cu_seqlens[b + 1] - shape.cu_seqlens[b] > shape.truncation) return true;
   }
   return false;
-}
-
-/// An input's coefficient as it leaves the window (q^L and what is made of it), rounded from double. Below 2^-64 it counts as zero: beside inputs of
-/// the sequence such a term is lost in the rounding of double already, and where all of a pass are zero the pass leaves them out.
-template <class T>
-T lag_coefficient(double value) {
-  return std::abs(value) < 0x1p-64 ? T{0} : static_cast<T>(value);
 }
 
 /// Whether any of `count` numbers is not zero.

@@ -15,6 +15,7 @@
 #include <type_traits>
 
 #include "hwy/highway.h"
+#include "kernels/cpu/scan_lag.h"
 #include "kernels/cpu/simd_partial-inl.h"
 #include "seqboat/kernels/scan_step.h"
 
@@ -45,14 +46,18 @@ struct S4dNumbers {
   static constexpr int kCoefficients = 4;  // re and im of d, (c0, c1) = 2 conj(w)
 };
 
-// Coefficients of a group: skip, then state by state those of the step and, with truncation, the decay's power.
+// Coefficients of a group: skip; with truncation, in the first of 16 lanes, how many states there are up to the last whose power is not zero; then
+// state by state those of the step and, with truncation, the decay's power.
 template <class Numbers>
 int64_t coefficients_of_state(const ScanStepShape& shape) {
   return (Numbers::kCoefficients + (shape.truncation > 0 ? Numbers::kState : 0)) * kScanGroup;
 }
+inline int64_t states_offset(const ScanStepShape& shape) {
+  return (shape.truncation > 0 ? 2 : 1) * kScanGroup;
+}
 template <class Numbers>
 int64_t coefficients_of_group(const ScanStepShape& shape) {
-  return kScanGroup + shape.n_state * coefficients_of_state<Numbers>(shape);
+  return states_offset(shape) + shape.n_state * coefficients_of_state<Numbers>(shape);
 }
 inline int64_t groups_of(const ScanStepShape& shape) {
   return (shape.channels + kScanGroup - 1) / kScanGroup;
@@ -131,10 +136,11 @@ struct Registers {
   }
 };
 
-/// One token of one vector of channels; n_state states whose coefficients lie `stride` apart.
+/// One token of one vector of channels; states [n, n_end), whose coefficients lie `stride` apart.
 template <class Cell, bool kLagged>
-HWY_INLINE V one_step(int64_t n_state, int64_t stride, V x, V lagged, V acc, const float* HWY_RESTRICT coefficients, float* HWY_RESTRICT state) {
-  for (int64_t n = 0; n < n_state; ++n) {
+HWY_INLINE V one_step(int64_t n, int64_t n_end, int64_t stride, V x, V lagged, V acc, const float* HWY_RESTRICT coefficients,
+                      float* HWY_RESTRICT state) {
+  for (; n < n_end; ++n) {
     Registers<Cell> r;
     r.template load<kLagged>(coefficients + n * stride, state + n * Cell::kState * kScanGroup);
     acc = r.template step<kLagged>(x, lagged, acc);
@@ -218,8 +224,9 @@ HWY_NOINLINE void pass(const Block& block, int64_t stride, const float* HWY_REST
   for (int n = 0; n < kStates; ++n) r[n].store(state + n * Cell::kState * kScanGroup);
 }
 
-template <class Cell, bool kLagged>
-void passes(const Block& block, int64_t n_state, int64_t stride, const float* skip, const float* coefficients, float* state) {
+/// All states, of which the first n_lagged may keep something of an input until it leaves the window.
+template <class Cell>
+void passes(const Block& block, int64_t n_state, int64_t n_lagged, int64_t stride, const float* skip, const float* coefficients, float* state) {
   int64_t n = 0;
   const auto run = [&](auto width) HWY_ATTR {
     constexpr int kStates = decltype(width)::value;
@@ -227,10 +234,13 @@ void passes(const Block& block, int64_t n_state, int64_t stride, const float* sk
       const bool last = n + kStates == n_state;
       const float* mine = coefficients + n * stride;
       float* states = state + n * Cell::kState * kScanGroup;
+      const auto call = [&](auto lagged, auto first) HWY_ATTR {
+        pass<Cell, kStates, decltype(lagged)::value, decltype(first)::value>(block, stride, skip, last, mine, states);
+      };
       if (n == 0) {
-        pass<Cell, kStates, kLagged, true>(block, stride, skip, last, mine, states);
+        n < n_lagged ? call(std::true_type(), std::true_type()) : call(std::false_type(), std::true_type());
       } else {
-        pass<Cell, kStates, kLagged, false>(block, stride, skip, last, mine, states);
+        n < n_lagged ? call(std::true_type(), std::false_type()) : call(std::false_type(), std::false_type());
       }
     }
   };
@@ -252,7 +262,8 @@ void walk(const StepArgs& args, int64_t t, int64_t steps, float* ring, bool lagg
   for (int64_t channel = args.channel_begin; channel < args.channel_end; channel += lanes) {
     const int64_t group = channel / kScanGroup, lane = channel % kScanGroup;
     const float* skip = args.coefficients + group * coefficients_of_group<Cell>(shape) + lane;
-    const float* coefficients = skip + kScanGroup;
+    const float* coefficients = skip + states_offset(shape);
+    const int64_t n_lagged = lagged ? static_cast<int64_t>(skip[kScanGroup - lane]) : 0;
     float* state = args.state + group * shape.n_state * Cell::kState * kScanGroup + lane;
     const size_t count = static_cast<size_t>(std::min(lanes, dim - channel));
     const bool whole = count == static_cast<size_t>(lanes);
@@ -267,12 +278,10 @@ void walk(const StepArgs& args, int64_t t, int64_t steps, float* ring, bool lagg
       }
     };
     if (steps == 1) {
-      const V input = load(x), acc = hn::MulAdd(hn::LoadU(d, skip), input, hn::Zero(d));
-      if (lagged) {
-        store(one_step<Cell, true>(shape.n_state, stride, input, load(ring + channel), acc, coefficients, state), y);
-      } else {
-        store(one_step<Cell, false>(shape.n_state, stride, input, input, acc, coefficients, state), y);
-      }
+      const V input = load(x);
+      V acc = hn::MulAdd(hn::LoadU(d, skip), input, hn::Zero(d));
+      if (n_lagged > 0) acc = one_step<Cell, true>(0, n_lagged, stride, input, load(ring + channel), acc, coefficients, state);
+      store(one_step<Cell, false>(n_lagged, shape.n_state, stride, input, input, acc, coefficients, state), y);
       if (ring != nullptr) store(input, ring + channel);
       continue;
     }
@@ -280,7 +289,7 @@ void walk(const StepArgs& args, int64_t t, int64_t steps, float* ring, bool lagg
     if (args.tokens - t > kBlockSteps) block.ahead_in = kBlockSteps * args.x_stride, block.ahead_out = kBlockSteps * args.y_stride;
     if (whole) {
       if (ring != nullptr) block.ring = {ring + channel, dim};
-      if (lagged) block.late = {ring + channel, dim};
+      if (n_lagged > 0) block.late = {ring + channel, dim};
     } else {
       // The same loops run on full rows on the stack.
       for (int64_t i = 0; i < steps; ++i) {
@@ -288,18 +297,14 @@ void walk(const StepArgs& args, int64_t t, int64_t steps, float* ring, bool lagg
         hn::Store(input, d, inputs + i * lanes);
         if (ring == nullptr) continue;
         float* row = ring + i * dim + channel;
-        if (lagged) hn::Store(load(row), d, late + i * lanes);
+        if (n_lagged > 0) hn::Store(load(row), d, late + i * lanes);
         store(input, row);
       }
       block.x = {inputs, lanes};
-      if (lagged) block.late = {late, lanes};
+      if (n_lagged > 0) block.late = {late, lanes};
       block.out = {sums, lanes};
     }
-    if (lagged) {
-      passes<Cell, true>(block, shape.n_state, stride, skip, coefficients, state);
-    } else {
-      passes<Cell, false>(block, shape.n_state, stride, skip, coefficients, state);
-    }
+    passes<Cell>(block, shape.n_state, n_lagged, stride, skip, coefficients, state);
     if (whole) continue;
     for (int64_t i = 0; i < steps; ++i) store(hn::Load(d, sums + i * lanes), y + i * args.y_stride);
   }
@@ -365,6 +370,7 @@ template <class Numbers, class Skip, class Of>
 void pack(const ScanStepShape& shape, const Skip& skip, const Of& of, float* coefficients) {
   const int64_t stride = coefficients_of_state<Numbers>(shape);
   for (int64_t group = 0; group < groups_of(shape); ++group, coefficients += coefficients_of_group<Numbers>(shape)) {
+    int64_t n_lagged = 0;
     for (int64_t lane = 0; lane < kScanGroup; ++lane) {
       const int64_t channel = group * kScanGroup + lane;
       const bool exists = channel < shape.channels;
@@ -372,10 +378,14 @@ void pack(const ScanStepShape& shape, const Skip& skip, const Of& of, float* coe
       for (int64_t n = 0; n < shape.n_state; ++n) {
         float values[Numbers::kCoefficients + Numbers::kState] = {};
         if (exists) of(channel, n, values);
-        float* to = coefficients + kScanGroup + n * stride + lane;
+        float* to = coefficients + states_offset(shape) + n * stride + lane;
         for (int64_t i = 0; i * kScanGroup < stride; ++i) to[i * kScanGroup] = values[i];
+        for (int64_t i = Numbers::kCoefficients; i * kScanGroup < stride; ++i) n_lagged = values[i] != 0.0f ? std::max(n_lagged, n + 1) : n_lagged;
       }
     }
+    if (shape.truncation == 0) continue;
+    std::fill_n(coefficients + kScanGroup, kScanGroup, 0.0f);
+    coefficients[kScanGroup] = static_cast<float>(n_lagged);
   }
 }
 
@@ -401,7 +411,7 @@ void ema_step_pack(const ScanStepShape& shape, const float* q, const float* c, c
         const int64_t at = channel * shape.n_state + n;
         values[0] = q[at];
         values[1] = c[at];
-        values[2] = static_cast<float>(power_of({static_cast<double>(q[at]), 0.0}, shape.truncation).re);
+        values[2] = lag_coefficient<float>(power_of({static_cast<double>(q[at]), 0.0}, shape.truncation).re);
       },
       coefficients);
 }
@@ -417,8 +427,8 @@ void s4d_step_pack(const ScanStepShape& shape, const float* d, const float* w, c
         values[1] = decay[1];
         values[2] = 2.0f * weight[0];
         values[3] = -2.0f * weight[1];
-        values[4] = static_cast<float>(power.re);
-        values[5] = static_cast<float>(power.im);
+        values[4] = lag_coefficient<float>(power.re);
+        values[5] = lag_coefficient<float>(power.im);
       },
       coefficients);
 }

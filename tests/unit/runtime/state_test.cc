@@ -2,6 +2,8 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <cmath>
 #include <cstring>
 #include <functional>
 
@@ -169,6 +171,8 @@ TEST_F(StateFiles, RefusesWhatCannotBe) {
   const int64_t negative = -1, huge = INT64_MAX;
   EXPECT_MESSAGE(error_with([&](Tensors& t, Metadata&) { find(t, "time").data = &negative; }), "'time': expected 0 to");
   EXPECT_MESSAGE(error_with([&](Tensors& t, Metadata&) { find(t, "time").data = &huge; }), "'time': expected 0 to");
+  const int64_t inexact = (int64_t{1} << 53) + 1;
+  EXPECT_MESSAGE(error_with([&](Tensors& t, Metadata&) { find(t, "time").data = &inexact; }), "'time': expected 0 to 9007199254740992, found");
   const int64_t too_many[2] = {3, 101};
   EXPECT_MESSAGE(error_with([&](Tensors& t, Metadata&) { find(t, "activated").data = too_many; }), "expected 0 to 100 in layer 1, found 101");
   const int64_t fewer[2] = {3, 1};
@@ -180,6 +184,41 @@ TEST_F(StateFiles, RefusesWhatCannotBe) {
   EXPECT_MESSAGE(error_with([&](Tensors& t, Metadata&) { find(t, "layers.0.times").data = times; }),
                  "expected a time of 92 to 99 in row 2, found 91");
   EXPECT_MESSAGE(error_with([&](Tensors& t, Metadata&) { find(t, "layers.0.times").data = late; }), "in row 4, found 100");
+}
+
+// Each of these would be a size that no integer holds, or a table that does not reach.
+TEST_F(StateFiles, RefusesAContextThatCannotBe) {
+  config::ModelConfig config = test::causal_model();
+  config.window_size = 0;
+  for (const bool mega : {false, true}) {
+    if (mega) config.layer = "mega", config.max_positions = 300;
+    model_ = runtime::random_model(config, 3);
+    fed(model_, 100).save(file_);
+    for (const char* context : {"0", "-1", "999999999999999", "1099511627777", "12345678901234567890", "301"}) {
+      if (!mega && std::string(context) == "301") continue;
+      EXPECT_MESSAGE(error_with([&](Tensors&, Metadata& m) { m["max_context"] = context; }), "max_context cannot be '" + std::string(context) + "'");
+    }
+  }
+}
+
+// A stream that goes on near the last position that doubles tell apart is still one stream.
+TEST_F(StateFiles, GoOnNearTheLastPosition) {
+  config::ModelConfig config = test::causal_model();
+  config.position = "rotary", config.truncation = 17;
+  model_ = runtime::random_model(config, 3);
+  const test::StreamInput input(*model_, 150, 1);
+  Runner runner(model_);
+  State whole = State::create(model_), pieces = State::create(model_);
+  for (State* state : {&whole, &pieces}) state->set_clock((int64_t{1} << 53) - 100);
+  std::vector<float> want(30), got(30);
+  runner.feed({.state = &whole, .tokens = input.tokens, .logits = want});
+  runner.feed({.state = &pieces, .tokens = input.tokens_of(0, 90), .want = runtime::Want::kNothing});
+  pieces.save(file_);
+  State loaded = State::load(model_, file_);
+  EXPECT_EQ(loaded.tokens(), (int64_t{1} << 53) - 10);
+  for (int64_t i = 90; i < 150; ++i) runner.feed({.state = &loaded, .tokens = input.tokens_of(i, 1), .logits = got});
+  EXPECT_EQ(got, want);
+  EXPECT_TRUE(std::all_of(got.begin(), got.end(), [](float v) { return std::isfinite(v); }));
 }
 
 TEST_F(StateFiles, OfAnUnboundedModelTakeNoMemoryOnTrust) {
