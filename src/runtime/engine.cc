@@ -350,7 +350,7 @@ void Engine::choose_top_share(int64_t number, Segment& s) noexcept {
 void Engine::index_active(int64_t number) noexcept {
   const Router& router = m_.layers[static_cast<size_t>(number)].router;
   const bool all = router.kind == Chooser::kAlways;
-  n_active_ = 0;
+  n_active_ = most_active_ = 0;
   active_offsets_[0] = 0;
   for (int64_t i = 0; i < n_segments_; ++i) {
     Segment& s = segments_[i];
@@ -367,6 +367,7 @@ void Engine::index_active(int64_t number) noexcept {
       }
     }
     s.active_count = n_active_ - s.active_begin;
+    most_active_ = std::max(most_active_, s.active_count);
     active_offsets_[i + 1] = n_active_;
     if (s.state != nullptr) {
       s.number = s.state->activated[number];
@@ -549,7 +550,8 @@ void Engine::unit_attention(int64_t thread, int64_t number, const float* z, int6
   attend(thread, number, all);
 }
 
-// attention_ (active, heads H) is whole after a barrier.
+// attention_ (active, heads H) is whole after a barrier. Streams are shared out whole where there are enough of them and none is longer than a
+// thread's share.
 void Engine::attend(int64_t thread, int64_t number, const Rows& rows) noexcept {
   const Attention& a = m_.layers[static_cast<size_t>(number)].attention;
   if (shape_.whole) {
@@ -559,7 +561,7 @@ void Engine::attend(int64_t thread, int64_t number, const Rows& rows) noexcept {
     for (int64_t i = 0; i < n_segments_; ++i) {
       for (int64_t head = heads.begin; head < heads.end; ++head) attend_alone(thread, number, rows, segments_[i], head);
     }
-  } else if (n_segments_ >= kSegmentsOfOne * threads_) {
+  } else if (n_segments_ >= kSegmentsOfOne * threads_ && most_active_ * threads_ <= n_active_) {
     const Part mine = part_of(n_segments_, 1, thread, threads_);
     for (int64_t i = mine.begin; i < mine.end; ++i) {
       for (int64_t head = 0; head < a.heads; ++head) attend_alone(thread, number, rows, segments_[i], head);

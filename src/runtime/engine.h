@@ -120,7 +120,7 @@ class Engine {
 
   /// Attention of a unit to one query, a decoder's: all threads share it by keys and then by columns, and go on with their columns of it. The
   /// thread that makes its key appends it, too: of barriers a token has enough.
-  bool one_query() const { return !shape_.whole && n_active_ == 1 && threads_ > 1 && n_segments_ < kSegmentsOfOne * threads_; }
+  bool one_query() const { return !shape_.whole && n_active_ == 1 && threads_ > 1; }
 
   bool by_rows(int64_t rows) const { return rows >= kRowsOfOne * threads_ || threads_ == 1; }
   /// Where the work of a product goes: many rows are shared out by rows, few by columns, so that each weight is read by one thread.
@@ -150,7 +150,8 @@ class Engine {
   // Of the present run.
   Segment* segments_ = nullptr;
   int64_t n_segments_ = 0, rows_ = 0;
-  int64_t n_active_ = 0;  ///< K, of the present layer
+  int64_t n_active_ = 0;     ///< K, of the present layer
+  int64_t most_active_ = 0;  ///< of one segment
   int64_t n_head_rows_ = 0;
 
   // Buffers, by their rows: tokens (rows), activated ones (active).

@@ -30,7 +30,8 @@ struct Stream {
   int64_t tokens;
   Guarded<float> x, decay, weight, skip, want, want_state;
 
-  Stream(Scan kind, ScanStepShape s, int64_t count)
+  /// lasting: of the states from this one on next to nothing is left after a step; negative: none is so.
+  Stream(Scan kind, ScanStepShape s, int64_t count, int64_t lasting = -1)
       : scan(kind),
         shape(s),
         tokens(count),
@@ -42,6 +43,10 @@ struct Stream {
         want_state(s.channels * reals()) {
     const int64_t cu[] = {0, tokens};
     const ScanRange all{0, 1, 0, shape.channels};
+    const int64_t numbers_of_state = reals() / shape.n_state;
+    for (int64_t i = 0; i < decay.size() && lasting >= 0; ++i) {
+      if (i % reals() / numbers_of_state >= lasting) decay[i] *= 0.1f;
+    }
     if (scan == Scan::kEma) {
       const EmaScanShape whole{1, cu, shape.channels, shape.n_state, shape.truncation};
       ema_scan_fwd<float>(whole, all, x.data(), decay.data(), weight.data(), skip.data(), nullptr, nullptr, want.data(), false, want_state.data());
@@ -118,6 +123,22 @@ TEST_P(ScanStep, LongStreamsGoRoundTheRing) {
       stream.check({1}, 33, 0);
       stream.check({900}, 16, 0);
       stream.check({129, 1, 300, 64}, 32, 0);
+    }
+  });
+}
+
+// Where a state has forgotten an input long before that leaves the window, the step leaves the term out, as the scan does.
+TEST_P(ScanStep, SomeStatesForgetBeforeTheWindowEnds) {
+  on_every_target([] {
+    for (const int64_t n_state : {4, 13}) {
+      for (const int64_t lasting : {int64_t{0}, int64_t{1}, n_state / 2, n_state - 1}) {
+        SCOPED_TRACE("N " + std::to_string(n_state) + ", lasting " + std::to_string(lasting));
+        Stream stream(GetParam(), {37, n_state, 70}, 200, lasting);
+        stream.check({1}, 37, 0);
+        stream.check({200}, 37, 3);
+        stream.check({2, 1, 70, 16, 3}, 16, 1);
+        if (::testing::Test::HasFatalFailure()) return;
+      }
     }
   });
 }

@@ -109,6 +109,36 @@ TEST(Runner, LivesInTheCallersMemory) {
   EXPECT_GT(Runner::workspace_bytes(*model, {.max_tokens = 64}), bytes);
 }
 
+// A prompt beside streams of a token, beside some of none: however the threads share that, each is as if it were alone.
+TEST(Runner, FeedsStreamsOfUnequalLength) {
+  config::ModelConfig config = test::causal_model();
+  config.window_size = 70;
+  const auto model = runtime::random_model(config, 3);
+  constexpr int64_t kStreams = 13, kPrompt = 150;
+  const test::StreamInput input(*model, kPrompt, 1);
+  for (const int64_t threads : {1, 2, 3}) {
+    Runner runner(model, {.threads = threads, .max_tokens = 160});
+    std::vector<State> states;
+    for (int64_t i = 0; i < kStreams; ++i) states.push_back(State::create(model));
+    for (const int64_t prompt : {int64_t{5}, int64_t{12}, int64_t{-1}}) {
+      std::vector<std::vector<float>> got(kStreams, std::vector<float>(30));
+      std::vector<Feed> feeds;
+      for (int64_t i = 0; i < kStreams; ++i) {
+        states[static_cast<size_t>(i)].reset();
+        const int64_t n = i == prompt ? kPrompt : prompt < 0 ? 1 : i % 3;
+        Feed feed{.state = &states[static_cast<size_t>(i)], .tokens = input.tokens_of(0, n), .want = n > 0 ? Want::kLast : Want::kNothing};
+        if (n > 0) feed.logits = got[static_cast<size_t>(i)];
+        feeds.push_back(feed);
+      }
+      runner.feed(feeds);
+      for (size_t i = 0; i < feeds.size(); ++i) {
+        if (feeds[i].tokens.empty()) continue;
+        EXPECT_EQ(got[i], runtime::forward(model, {.tokens = feeds[i].tokens})) << "stream " << i << ", " << threads << " threads, prompt " << prompt;
+      }
+    }
+  }
+}
+
 // What a state stands at can be asked again without feeding: a prompt is not needed to go on from a file.
 TEST(Runner, GivesTheLastLogitsOfAStateAgain) {
   for (const bool classifier : {false, true}) {
