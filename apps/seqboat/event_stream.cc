@@ -145,7 +145,8 @@ bool EventStream::event() {
   const auto steps = static_cast<double>(step_ - last_event_);
   Json json;
   json["step"] = step_;
-  if (options_.step_seconds > 0) json["time_s"] = static_cast<double>(step_) * options_.step_seconds;
+  // One division, so that a tenth of a second reads as one.
+  if (options_.sample_rate > 0) json["time_s"] = static_cast<double>(step_ * options_.frame) / static_cast<double>(options_.sample_rate);
   if (language_model_) {
     SEQBOAT_CHECK(std::isfinite(surprise_), ErrorKind::kDiverged, "step {}: the model's logits are not finite", step_);
     json["bits_per_byte"] = surprise_ / steps;

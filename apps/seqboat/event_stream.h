@@ -17,7 +17,8 @@ struct EventOptions {
   int64_t every = 1;           ///< steps between two events
   int64_t reset_every = 0;     ///< the state begins anew after so many steps; 0 = never
   int64_t window = 0;          ///< classifiers: answers are about the last window/2 to window steps; 0 = about all since the last reset
-  double step_seconds = 0;     ///< of sound, else 0: events have no time
+  int64_t frame = 0;           ///< of sound: samples of a step, and
+  int64_t sample_rate = 0;     ///< samples a second; else 0: events have no time
   bool probabilities = false;  ///< classifiers: of every class
   int64_t threads = 1;
   const std::atomic<int>* stop = nullptr;  ///< what become_cooperative() gave

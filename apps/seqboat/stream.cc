@@ -23,8 +23,8 @@ struct StreamOptions {
 /// How standard input is read, checked against what the model reads.
 struct Reading {
   std::unique_ptr<StreamInput> input;
-  int64_t every = 0;        ///< default of --every
-  double step_seconds = 0;  ///< of sound
+  int64_t every = 0;                   ///< default of --every
+  int64_t frame = 0, sample_rate = 0;  ///< of sound
 };
 
 Reading sound_reading(const StreamOptions& options, const config::ModelConfig& config) {
@@ -39,7 +39,7 @@ Reading sound_reading(const StreamOptions& options, const config::ModelConfig& c
                 "--rate {}: {} reads {} samples a second; bring the sound to that rate first", options.rate, path, format.sample_rate);
   const data::FrameFormat frames{format.sample_rate, format.frame, static_cast<float>(format.gain)};
   const auto tenth = std::max<int64_t>(1, format.sample_rate / (10 * format.frame));
-  return {pcm_input(frames, options.pcm == "f32le"), tenth, static_cast<double>(format.frame) / static_cast<double>(format.sample_rate)};
+  return {pcm_input(frames, options.pcm == "f32le"), tenth, format.frame, format.sample_rate};
 }
 
 Reading reading_of(const StreamOptions& options, const runtime::Model& model) {
@@ -77,7 +77,8 @@ int stream(const StreamOptions& options, const Invocation& invocation, Reporter&
   EventStream events(begin_state(model, options.streaming), {.every = options.every > 0 ? options.every : reading.every,
                                                              .reset_every = options.reset_every,
                                                              .window = options.window,
-                                                             .step_seconds = reading.step_seconds,
+                                                             .frame = reading.frame,
+                                                             .sample_rate = reading.sample_rate,
                                                              .probabilities = options.probabilities,
                                                              .threads = stepping_threads(invocation.common, *model),
                                                              .stop = &stop});

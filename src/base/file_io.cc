@@ -105,6 +105,11 @@ void write_file_atomically(const std::filesystem::path& path, std::string_view c
 
 AtomicFileWriter::AtomicFileWriter(const std::filesystem::path& path) : path_(path) {
   SEQBOAT_CHECK(path.has_filename(), ErrorKind::kFailed, "{}: expected the name of a file to write", path.string());
+  // A rename would put a file in the place of /dev/null. (One into the place of a folder fails by itself.)
+  struct stat there = {};
+  const bool exists = ::stat(path.c_str(), &there) == 0;
+  SEQBOAT_CHECK(!exists || S_ISREG(there.st_mode) || S_ISDIR(there.st_mode), ErrorKind::kFailed,
+                "{}: cannot be written: it is a pipe or a device, and no file; nothing was changed", path.string());
   do {
     temporary_ = temporary_name(path_);
     fd_ = open_retrying(temporary_.c_str(), O_WRONLY | O_CREAT | O_EXCL, 0666);

@@ -114,6 +114,8 @@ class Generate(CliTest):
         self.expect(2, "generate", self.model, "--ring", "int8", parts=["--ring"])
         self.expect(2, "generate", self.model, "--state-out", self.dir / "no" / "state", parts=["--state-out", "there is no folder"])
         self.expect(2, "generate", self.model, "--state-out", self.dir, parts=["--state-out", "folder"])
+        os.mkfifo(self.dir / "pipe")
+        self.expect(2, "generate", self.model, "--state-out", self.dir / "pipe", parts=["--state-out", "pipe"])
         random_model(other, window_size=0, position="rotary")
         self.expect(4, "generate", other, "--prompt", "abc", "--max-tokens", 10, "--max-context", 13, parts=["room for 13", "need 14", "--max-context"])
         self.assertEqual(len(self.bytes_of("--prompt", "abc", "--max-tokens", 10, "--max-context", 14, model=other)), 10)

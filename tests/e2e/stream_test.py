@@ -244,6 +244,7 @@ class Numbers(StreamTest):
         events = self.events(pcm(samples), "--pcm", "s16le", "--rate", 8000)
         self.assertEqual([e["step"] for e in events], [10, 20, 26])
         self.assertEqual([e["time_s"] for e in events], [0.1, 0.2, 0.26])
+        self.assertEqual(self.events(pcm(samples), "--pcm", "s16le", "--every", 7)[0]["time_s"], 0.07)
         for event in events:
             self.assertEqual(list(event), ["step", "time_s", "label", "class", "probability", "since", "activation_rate"])
             self.assertEqual(event["label"], SOUND["data"]["labels"][event["class"]])
@@ -270,6 +271,23 @@ class Numbers(StreamTest):
         self.assertEqual(done.returncode, 0)
         self.assertIn(b"the last 10 samples", done.stderr)
         self.assertEqual([json.loads(line) for line in done.stdout.splitlines()] + self.events(data[2 * 160:], "--pcm", "s16le", "--every", 2, "--state-in", state), expected)
+
+    def test_memory_does_not_grow(self):
+        random_model(self.dir / "snd", **SOUND)
+        peaks = []
+        for count in (1000, 2_000_000):
+            for how, model, one in ((["--pcm", "s16le"], "snd", b"ab"), (["--csv"], "m", b"1,2,3\n")):
+                with open(self.dir / "input", "wb") as file:
+                    file.write(one * (count if one == b"ab" else count // 30))
+                with open(self.dir / "input", "rb") as file:
+                    command = [BINARY, "stream", self.dir / model, *how, "--every", "100000", "--threads", "1", "--quiet"]
+                    process = subprocess.Popen(command, stdin=file, stdout=subprocess.DEVNULL)
+                    _, status, usage = os.wait4(process.pid, 0)
+                    process.returncode = os.waitstatus_to_exitcode(status)
+                    self.assertEqual(process.returncode, 0)
+                    peaks.append(usage.ru_maxrss)  # kB
+        for short, long in zip(peaks[:2], peaks[2:]):
+            self.assertLess(long, short + 2000, peaks)  # a float a sample, or the text of the lines, would be more
 
     def test_bad_sound(self):
         random_model(self.model, **SOUND)

@@ -17,7 +17,8 @@ std::string read_file(const std::filesystem::path& path);
 bool is_out_of_space(int error) noexcept;
 
 /// Writes a file whole or not at all: temporary name in the same folder, fsync, rename, fsync of the folder.
-/// A full disk is Error (kResource), any other failure Error (kFailed); what stood there before stays as it was.
+/// A full disk is Error (kResource), any other failure Error (kFailed), also a path at which a pipe or a device stands; what stood there before stays
+/// as it was.
 void write_file_atomically(const std::filesystem::path& path, std::string_view content);
 
 /// The same in pieces, for content too large to hold. Nothing stands at `path` (or what stood there stays) until commit() returns; a writer that is

@@ -100,6 +100,14 @@ TEST(WriteFileAtomically, CannotWriteThere) {
   EXPECT_EQ(read_file(dir / "f"), "x");
 }
 
+TEST(WriteFileAtomically, TakesNoPipesPlace) {
+  TempDir dir;
+  ASSERT_EQ(::mkfifo((dir / "pipe").c_str(), 0600), 0);
+  expect_error(ErrorKind::kFailed, {"pipe", "no file"}, [&] { write_file_atomically(dir / "pipe", "x"); });
+  EXPECT_TRUE(std::filesystem::is_fifo(dir / "pipe"));
+  EXPECT_EQ(dir.list(), Names{"pipe"});
+}
+
 TEST(WriteFileAtomically, ReadOnlyFolderHarmsNothing) {
   if (::geteuid() == 0) GTEST_SKIP() << "root is not bound by permissions; ReadOnlyMount covers this";
   TempDir dir;
