@@ -1,8 +1,8 @@
 #ifndef SEQBOAT_H_
 #define SEQBOAT_H_
 
-/// libseqboat for C: trained models as streams in constant memory, or on whole sequences. C99 and later, and C++. What the models are: README.md; how
-/// to link: docs/EMBEDDING.md; the same for C++, with spans and exceptions: seqboat/runtime/*.h.
+/// libseqboat for C: trained models as streams in constant memory, or on whole sequences. C99 and later, C++11 and later. What the models are:
+/// README.md; how to link: docs/EMBEDDING.md; the same for C++, with spans and exceptions: seqboat/runtime/*.h.
 ///
 ///   seqboat_model    weights, immutable: shared by any number of threads, states and runners
 ///   seqboat_state    what one stream has left behind so far: a value that can be cloned, saved and loaded; used by one thread at a time
@@ -69,6 +69,13 @@
 #define SEQBOAT_API
 #endif
 
+// Of an enum: in C any number may stand in one; in C++ too, if its type is given.
+#ifdef __cplusplus
+#define SEQBOAT_AS_INT : int
+#else
+#define SEQBOAT_AS_INT
+#endif
+
 #ifdef __cplusplus
 extern "C" {
 #endif
@@ -84,7 +91,7 @@ SEQBOAT_API const char* seqboat_simd_target(void);
 // --- Errors ---------------------------------------------------------------------------------------------------------------------------------------
 
 /// The numbers are the exit codes of the program `seqboat`.
-typedef enum seqboat_status {
+typedef enum seqboat_status SEQBOAT_AS_INT {
   SEQBOAT_OK = 0,
   SEQBOAT_ERROR_FAILED = 1,    ///< failed while running, reading or writing a file for instance
   SEQBOAT_ERROR_USAGE = 2,     ///< a call that cannot be right: NULL, an option out of range, memory or an array that is too small
@@ -105,7 +112,7 @@ SEQBOAT_API const char* seqboat_status_name(seqboat_status status);
 typedef struct seqboat_model seqboat_model;
 
 /// What numbers are stored in. Arithmetic is float32 throughout.
-typedef enum seqboat_precision {
+typedef enum seqboat_precision SEQBOAT_AS_INT {
   SEQBOAT_FLOAT32 = 0,
   SEQBOAT_BF16 = 1,
   SEQBOAT_INT8 = 2,  ///< weights only: integers of -127 .. 127 with a float32 scale a row
@@ -217,7 +224,7 @@ SEQBOAT_API seqboat_status seqboat_runner_bytes(const seqboat_model* model, cons
 SEQBOAT_API seqboat_status seqboat_runner_create(const seqboat_model* model, const seqboat_runner_options* options, seqboat_runner** runner);
 SEQBOAT_API void seqboat_runner_free(seqboat_runner* runner);
 
-typedef enum seqboat_want {
+typedef enum seqboat_want SEQBOAT_AS_INT {
   SEQBOAT_WANT_LAST = 0,  ///< the head's output at the last token
   SEQBOAT_WANT_ALL = 1,   ///< at every token: of a classifier what it says of the stream up to there
   SEQBOAT_WANT_NOTHING = 2,

@@ -99,6 +99,17 @@ TEST(Recipe, BrokenTomlNamesLineAndColumn) {
   expect_refused("", {}, {"model.d_model"});
 }
 
+TEST(Recipe, LettersBeyondAsciiStandInTextAlone) {
+  // Letters from every range that the parser looks up, where a key or a value begins, and after either.
+  for (const char* letter : {"\u00e9", "\u0289", "\u0490", "\u1700", "\u2100", "\u3041", "\u540d", "\uff21", "\uffbf", "\U00010400"}) {
+    for (const char* form : {"{}", "{} = 1", "name{} = 1", "name = {}", "name = 1 {}", "[{}]", "[model]{}"})
+      expect_refused(fmt::format(fmt::runtime(form), letter) + "\n", {}, {"r.toml:1:"});
+    EXPECT_EQ(recipe_from_toml(fmt::format("# {}\n{}", letter, kSmall), "r.toml").model.d_model, 16);
+  }
+  // Nor are spaces beyond ASCII TOML's.
+  expect_refused("name\u3000= 1\n", {}, {"r.toml:1:"});
+}
+
 TEST(Recipe, ImpossibleSizesAreNamedByKey) {
   expect_refused(kSmall, {"model.d_model=0"}, {"--set model.d_model=0", "model.d_model", "in [1, 65536], found 0"});
   expect_refused(kSmall, {"model.d_model=-3"}, {"found -3"});
