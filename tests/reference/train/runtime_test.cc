@@ -67,26 +67,6 @@ ModelConfig config_of(const RuntimeCase& of, bool causal) {
   return c;
 }
 
-/// Weights under which every part says something: about half of the tokens activated, attention and positions that matter.
-std::shared_ptr<nn::Model> lively_model(const ModelConfig& config) {
-  torch::manual_seed(5);
-  const auto model = nn::make_model(config, 3);
-  torch::NoGradGuard no_grad;
-  for (const auto& item : model->named_parameters()) {
-    const auto has = [&](const char* part) { return item.key().find(part) != std::string::npos; };
-    if (has("router.proj.weight")) item.value().mul_(100);
-    if (has("_proj.weight") || has("qk_gamma") || has("fc1") || has("fc2")) item.value().mul_(10);
-    if (has("position.") || has("bias")) item.value().add_(0.3 * torch::randn_like(item.value()));
-    if (has("norm.weight")) item.value().add_(0.1 * torch::randn_like(item.value()));
-  }
-  for (const auto& item : model->named_buffers()) {
-    if (item.key().find("running_mean") != std::string::npos) item.value().normal_();
-    if (item.key().find("running_var") != std::string::npos) item.value().uniform_(0.5, 2.0);
-  }
-  model->eval();
-  return model;
-}
-
 /// A batch with an odd mix of lengths, one of a single token.
 struct Batch {
   Batch(const ModelConfig& config, std::vector<int64_t> lengths, uint64_t seed) {
@@ -117,6 +97,42 @@ struct Batch {
   int64_t rows = 0;
 };
 
+/// Weights under which every part says something: about half of the tokens activated, attention and positions that matter.
+std::shared_ptr<nn::Model> lively_model(const ModelConfig& config) {
+  torch::manual_seed(5);
+  const auto model = nn::make_model(config, 3);
+  torch::NoGradGuard no_grad;
+  for (const auto& item : model->named_parameters()) {
+    const auto has = [&](const char* part) { return item.key().find(part) != std::string::npos; };
+    if (has("router.proj.weight")) item.value().mul_(100);
+    if (has("_proj.weight") || has("qk_gamma") || has("fc1") || has("fc2")) item.value().mul_(10);
+    if (has("position.") || has("bias")) item.value().add_(0.3 * torch::randn_like(item.value()));
+    if (has("norm.weight")) item.value().add_(0.1 * torch::randn_like(item.value()));
+  }
+  for (const auto& item : model->named_buffers()) {
+    if (item.key().find("running_mean") != std::string::npos) item.value().normal_();
+    if (item.key().find("running_var") != std::string::npos) item.value().uniform_(0.5, 2.0);
+  }
+  model->eval();
+  // Routers of two logits in the middle of what they see, one layer after the other: each activates some tokens and leaves others.
+  const Batch first(config, {300}, 9), second(config, {300}, 10);
+  for (int64_t i = 0; i < config.n_layers; ++i) {
+    nn::ForwardOptions options;
+    std::vector<nn::LayerTrace> trace;
+    options.trace = &trace;
+    options.intermediates = true;
+    model->forward(first.packed, config.task == "retrieval" ? &second.packed : nullptr, options);
+    const Tensor& logits = trace[static_cast<size_t>(i)].logits;
+    if (!logits.defined() || logits.dim() != 2 || logits.size(1) != 2) continue;
+    const Tensor middle = (logits.select(1, 1) - logits.select(1, 0)).median();
+    for (const auto& item : model->named_parameters()) {
+      const bool mine = item.key().find("layers." + std::to_string(i) + ".") != std::string::npos;
+      if (mine && item.key().find("router.proj.bias") != std::string::npos && item.value().numel() == 2) item.value()[1] -= middle;
+    }
+  }
+  return model;
+}
+
 void compare(const ModelConfig& config, const std::string& name) {
   const torch::NoGradGuard no_grad;
   const std::filesystem::path folder = std::filesystem::path(SEQBOAT_BINARY_DIR) / "runtime-models" / name;
@@ -129,6 +145,7 @@ void compare(const ModelConfig& config, const std::string& name) {
   const Batch a(config, {140, 1, 67, 200}, 1), b(config, {90, 150, 3, 64}, 2);
   const bool pair = config.task == "retrieval", language_model = config.task == "language-model";
   for (const bool force : {false, true}) {
+    if (force && config.chooser() == "never") continue;  // the runtime leaves such a unit out and has nothing to force
     nn::ForwardOptions options;
     std::vector<nn::LayerTrace> trace;
     options.trace = &trace;
@@ -152,8 +169,9 @@ void compare(const ModelConfig& config, const std::string& name) {
       if (!t5 || force) {
         EXPECT_TRUE(torch::equal(active, trace[static_cast<size_t>(i)].active)) << what << ", decisions of layer " << i;
       }
+      const bool all = config.rates.back() == 1.0 || (config.router == "top-share" && config.router_horizon == 1);
       const double rate = active.to(torch::kFloat64).mean().item<double>();
-      EXPECT_TRUE(force || (rate > 0.05 && rate < 0.98) || config.rates.back() == 1.0) << what << ", layer " << i << " activates " << rate;
+      EXPECT_TRUE(force || (rate > 0.02 && rate < 0.98) || all) << what << ", layer " << i << " activates " << rate;
     }
     if (!t5 && !mean) {
       EXPECT_TRUE(test::same_bits(got, want)) << what;
