@@ -17,10 +17,10 @@ namespace seqboat::data_audio {
 /// says, a sample that is no number, no samples at all, more than four hours.
 data::Sound read_sound(const std::filesystem::path& file);
 
-/// The same sound at another rate, in llround(samples * to / from) samples, at least one. Band-limited (libsamplerate's medium sinc) and without delay;
-/// cut to [-1, 1], which its ringing may leave. With f half the smaller rate, and away from the ends: tones up to 0.75 f come out with an error below
-/// 2^-16 of full scale, and those from 1.5 f on are gone to the same bound. Rates from 1 to 1,000,000; a ratio beyond 256 either way is Error (kData).
-/// Equal rates: the samples as they are.
+/// The same sound at another rate, in llround(samples * to / from) samples, at least one. Band-limited (libsamplerate's medium sinc) and without
+/// delay; cut to [-1, 1], which its ringing may leave. With f half the smaller rate, and away from the ends: tones up to 0.75 f come out with an
+/// error below 2^-16 of full scale, and those from 1.5 f on are gone to the same bound. Rates from 1 to 1,000,000; a ratio beyond 256 either way is
+/// Error (kData). Equal rates: the samples as they are.
 std::vector<float> resample(std::span<const float> samples, int64_t from_rate, int64_t to_rate);
 
 /// Both of them.
