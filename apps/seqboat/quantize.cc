@@ -14,8 +14,11 @@
 #include "seqboat/base/file_io.h"
 #include "seqboat/config/run_dir.h"
 #include "seqboat/data/bytes.h"
+#include "seqboat/data/frames.h"
 #include "seqboat/data/imdb.h"
 #include "seqboat/data/listops.h"
+#include "seqboat/data/speech.h"
+#include "seqboat/data_audio/sound_file.h"
 #include "seqboat/runtime/forward.h"
 
 namespace seqboat::app {
@@ -38,14 +41,38 @@ constexpr int64_t kUnboundedBytesLimit = 8192;
 struct Measure {
   std::optional<data::ByteFile> file;
   data::SequenceDataset examples;
-  int64_t count = 0;  ///< of bytes or examples that are measured
+  std::optional<data::SoundDataset> clips;
+  data::FrameFormat frames;  ///< of clips
+  int64_t count = 0;         ///< of bytes or examples that are measured
   const char* metric() const { return file ? "bits-per-byte" : "accuracy"; }
-  const char* unit() const { return file ? "bytes" : "examples"; }
-  int64_t size() const { return file ? file->size() : examples.size(); }
+  const char* unit() const { return file ? "bytes" : clips ? "clips" : "examples"; }
+  int64_t size() const { return file ? file->size() : clips ? clips->size() : examples.size(); }
 };
+
+// The test split's clips, as the program's recipes hear them: at the model's rate, the first second of each.
+void read_clips_of(const config::InputFormat& format, const std::string& path, Measure* out) {
+  SEQBOAT_CHECK(format.normalize == "none", ErrorKind::kUsage, "--data: the model needs its training clips' \"{}\"; only `seqboat eval` knows them",
+                format.normalize);
+  const data::SpeechForm form = data::parse_speech_form(format.name);
+  data::SpeechListOptions options;
+  if (form == data::SpeechForm::kSpeechCommands) {
+    options.words = format.labels;
+    std::error_code error;
+    if (!fs::exists(fs::path(path) / "testing_list.txt", error)) options.split = data::SpeechSplit::kSpeakers;
+  }
+  const data::ClipList list = data::list_clips(form, data::require_speech(form, path), data::Split::kTest, options);
+  SEQBOAT_CHECK(list.labels == format.labels, ErrorKind::kData, "{}: expected the words {}, found {}", path, fmt::join(format.labels, ", "),
+                fmt::join(list.labels, ", "));
+  out->clips = data::read_clips(list, {.sample_rate = format.sample_rate}, data_audio::sound_tools());
+  out->frames = {.sample_rate = format.sample_rate, .frame = format.frame, .gain = static_cast<float>(format.gain)};
+}
 
 Measure read_data(const std::string& path, const config::ModelConfig& config) {
   Measure out;
+  if (config.task == "classification" && config.input == "real" && data::is_speech_form(config.data.name)) {
+    read_clips_of(config.data, path, &out);
+    return out;
+  }
   if (config.task == "language-model") {
     SEQBOAT_CHECK(config.input == "tokens" && config.vocab_size >= data::kByteVocabSize, ErrorKind::kUsage,
                   "--data: a language model of {} tokens reads no file of bytes", config.vocab_size);
@@ -63,7 +90,8 @@ Measure read_data(const std::string& path, const config::ModelConfig& config) {
     if (config.pool == "first") out.examples.prepend(data::kImdbCls);
   } else {
     fail(ErrorKind::kUsage,
-         "--data: expected a language model of bytes or a classifier of ListOps or imdb, found another; without --data it is not measured");
+         "--data: expected a language model of bytes or a classifier of ListOps, imdb or spoken words, found another; without --data it is not "
+         "measured");
   }
   return out;
 }
@@ -96,18 +124,28 @@ double bits_per_byte(const std::shared_ptr<const runtime::Model>& model, std::sp
   return bits / static_cast<double>(bytes.size());
 }
 
-double accuracy(const std::shared_ptr<const runtime::Model>& model, const data::SequenceDataset& examples, int64_t count, int64_t threads,
-                const std::atomic<int>& stop) {
+double accuracy(const std::shared_ptr<const runtime::Model>& model, const Measure& measure, int64_t threads, const std::atomic<int>& stop) {
   int64_t right = 0;
   std::vector<int64_t> tokens;
-  for (int64_t i = 0; i < count; ++i) {
+  std::vector<float> values;
+  for (int64_t i = 0; i < measure.count; ++i) {
     if (stop.load() != 0) throw Stopped();
-    const auto sequence = examples.sequence(i);
-    tokens.assign(sequence.begin(), sequence.end());
-    const std::vector<float> logits = runtime::forward(model, {.tokens = tokens}, {.threads = threads});
-    right += std::max_element(logits.begin(), logits.end()) - logits.begin() == examples.labels[static_cast<size_t>(i)];
+    runtime::Sequences input;
+    if (measure.clips) {
+      const int64_t frame = measure.frames.frame;
+      values.resize(static_cast<size_t>(data::frame_count(measure.clips->length(i), frame) * frame));
+      data::frame_clip(measure.frames, measure.clips->clip(i), values.data());
+      input.values = values;
+    } else {
+      const auto sequence = measure.examples.sequence(i);
+      tokens.assign(sequence.begin(), sequence.end());
+      input.tokens = tokens;
+    }
+    const std::vector<float> logits = runtime::forward(model, input, {.threads = threads});
+    const auto& labels = measure.clips ? measure.clips->labels : measure.examples.labels;
+    right += std::max_element(logits.begin(), logits.end()) - logits.begin() == labels[static_cast<size_t>(i)];
   }
-  return static_cast<double>(right) / static_cast<double>(count);
+  return static_cast<double>(right) / static_cast<double>(measure.count);
 }
 
 /// Microseconds a token of one stream: the better median of a few short rounds.
@@ -125,7 +163,7 @@ double decode_us(const std::shared_ptr<const runtime::Model>& model, const Commo
 }
 
 double value_of(const std::shared_ptr<const runtime::Model>& model, const Measure& measure, int64_t threads, const std::atomic<int>& stop) {
-  if (!measure.file) return accuracy(model, measure.examples, measure.count, threads, stop);
+  if (!measure.file) return accuracy(model, measure, threads, stop);
   return bits_per_byte(model, measure.file->part(data::Split::kTrain).first(static_cast<size_t>(measure.count)), threads, stop);
 }
 
@@ -220,7 +258,9 @@ void add_quantize(CLI::App* app, Invocation* invocation) {
       ->required()
       ->check(CLI::IsMember({"bf16", "int8"}))
       ->type_name("TYPE");
-  command->add_option("--data", options->data, "measures bits per byte on this file, or accuracy on these data (ListOps, imdb), before and after")
+  command
+      ->add_option("--data", options->data,
+                   "measures bits per byte on this file, or accuracy on these data (ListOps, imdb, spoken words), before and after")
       ->type_name("PATH");
   command->add_option("--limit", options->limit, fmt::format("bytes or examples of it; default {} or {}", kBytesLimit, kExamplesLimit))
       ->check(whole_number(1))

@@ -196,6 +196,7 @@ void check_run_keys_together(const Recipe& recipe, const CheckContext& context) 
                                  {"data.test_speakers", {"fsdd"}},
                                  {"data.shift_ms", {"speech-commands", "fsdd", "asc10"}},
                                  {"data.gain_db", {"speech-commands", "fsdd", "asc10"}},
+                                 {"data.speed", {"speech-commands", "fsdd", "asc10"}},
                                  {"data.length", {"synthetic"}},
                                  {"train.auxiliary_weight", {"listops"}}};
   const Recipe defaults;
@@ -222,8 +223,8 @@ void check_run_keys_together(const Recipe& recipe, const CheckContext& context) 
     require(data.frame_samples() <= 65536, context, "data.frame_ms", recipe, "must make at most 65536 samples at data.sample_rate = {}",
             data.sample_rate);
     require(data.fit == "cut" || data.seconds > 0, context, "data.seconds", recipe, "must be above 0 where data.fit is \"{}\"", data.fit);
-    require(data.normalize == "none" || (data.fit != "cut" && data.shift_ms == 0), context, "data.normalize", recipe,
-            "must be \"none\" unless data.fit makes clips of one length and data.shift_ms is 0");
+    require(data.normalize == "none" || (data.fit != "cut" && data.shift_ms == 0 && data.speed == 0), context, "data.normalize", recipe,
+            "must be \"none\" unless data.fit makes clips of one length and data.shift_ms and data.speed are 0");
     require(data.name != "fsdd" || data.split != "stratified", context, "data.split", recipe, "must be \"official\" or \"speakers\" for fsdd");
     require(data.valid == "tenth" || data.split == "official", context, "data.valid", recipe, "must be \"tenth\" unless data.split is \"official\"");
     require(data.test_speakers.empty() == (data.name != "fsdd" || data.split != "speakers"), context, "data.test_speakers", recipe,

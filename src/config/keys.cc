@@ -205,6 +205,8 @@ std::vector<Key> make_keys() {
           "", "sound, training alone: each time it is read a clip begins up to so much later"),
       key("data", "gain_db", SEQBOAT_FIELD(data.gain_db), range(0, 60),
           "", "sound, training alone: each time it is read a clip is up to so much louder or softer, and the sign of its samples is drawn; 0 = neither"),
+      key("data", "speed", SEQBOAT_FIELD(data.speed), range(0, 0.5),
+          "", "sound, training alone: each time it is read a clip is played up to this share faster or slower (and cut where it gets longer)"),
       // [optim]
       key("optim", "name", SEQBOAT_FIELD(optim.name), words({"adam", "radam"}),
           "optimizer", "optimiser"),

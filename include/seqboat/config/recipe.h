@@ -84,6 +84,7 @@ struct DataConfig {
   std::string test_speakers = {};  ///< fsdd, by speakers: comma-separated
   double shift_ms = 0;             ///< training: so much is dropped at most from the beginning of a clip
   double gain_db = 0;              ///< training: so much louder or softer at most
+  double speed = 0;                ///< training: this share faster or slower at most
 
   bool is_sound() const { return name == "speech-commands" || name == "fsdd" || name == "asc10"; }
   /// Samples of a step.

@@ -1,7 +1,9 @@
 // Spoken words, classified from their samples: Speech Commands, FSDD, asc10. Data are read where the user has put them.
 #include "seqboat/data/speech.h"
 
+#include <algorithm>
 #include <cmath>
+#include <deque>
 #include <map>
 
 #include "seqboat/base/error.h"
@@ -35,7 +37,24 @@ struct SoundSettings {
   data::FrameFormat format;
   int64_t shift = 0;   ///< samples
   double gain_db = 0;  ///< to either side
+  double speed = 0;    ///< to either side, as a share
 };
+
+/// samples played `speed` times as fast, at most `most` of them: between four neighbours by a cubic (Catmull-Rom), so that no sample is lost at 1.
+std::vector<float> played_at(double speed, std::span<const float> samples, int64_t most) {
+  const auto last = static_cast<int64_t>(samples.size()) - 1;
+  const int64_t count = std::min(most, static_cast<int64_t>(static_cast<double>(last) / speed) + 1);
+  const auto at = [&](int64_t i) { return samples[static_cast<size_t>(std::clamp<int64_t>(i, 0, last))]; };
+  std::vector<float> out(static_cast<size_t>(count));
+  for (int64_t t = 0; t < count; ++t) {
+    const double place = static_cast<double>(t) * speed;
+    const auto i = static_cast<int64_t>(place);
+    const auto f = static_cast<float>(place - static_cast<double>(i));
+    const float a = at(i - 1), b = at(i), c = at(i + 1), d = at(i + 2);
+    out[static_cast<size_t>(t)] = b + 0.5f * f * (c - a + f * (2 * a - 5 * b + 4 * c - d + f * (3 * (b - c) + d - a)));
+  }
+  return out;
+}
 
 /// A split of clips. The numbers of a batch are made when it is asked for.
 class SoundData : public TaskData {
@@ -62,9 +81,10 @@ class SoundData : public TaskData {
     return make_batch(examples, readings);
   }
 
-  /// A clip that begins later has no more steps, so that a batch stays within what the sampler counted.
+  /// A clip that begins later has no more steps, and one that is played slower is cut, so that a batch stays within what the sampler counted.
   TaskBatch training_batch(std::span<const int64_t> examples, const ReadingKey& key) const override {
     std::vector<Reading> readings;
+    std::deque<std::vector<float>> played;  // what readings point into
     for (const int64_t i : examples) {
       constexpr uint64_t kReadingStream = uint64_t{0x736f756e} << 32;  // of the generator: apart from what initial values and masks are drawn from
       PhiloxStream random(key.seed, kReadingStream + (static_cast<uint64_t>(key.epoch) << 40) + static_cast<uint64_t>(i));
@@ -76,6 +96,11 @@ class SoundData : public TaskData {
         // The sign as well: nobody hears it, but the samples are others.
         reading.gain *= static_cast<float>(std::pow(10.0, louder * settings_.gain_db / 20));
         if (random.next_below(2) == 1) reading.gain = -reading.gain;
+      }
+      if (settings_.speed > 0) {
+        const double faster = 2 * random.next_uniform() - 1;
+        played.push_back(played_at(1 + faster * settings_.speed, reading.samples, dataset_.length(i)));
+        reading.samples = played.back();
       }
       readings.push_back(reading);
     }
@@ -239,7 +264,8 @@ class SpeechTask : public ClassificationTask {
   void keep(Split split, data::SoundDataset clips) {
     const SoundSettings settings{.format = {.sample_rate = data_.sample_rate, .frame = data_.frame_samples(), .gain = static_cast<float>(data_.gain)},
                                  .shift = static_cast<int64_t>(data_.shift_ms * static_cast<double>(data_.sample_rate) / 1000),
-                                 .gain_db = data_.gain_db};
+                                 .gain_db = data_.gain_db,
+                                 .speed = data_.speed};
     splits_.insert_or_assign(split, SoundData(std::move(clips), settings));
   }
 

@@ -125,6 +125,31 @@ TEST_F(SpeechTask, TrainingDrawsByRunEpochAndExampleAlone) {
   EXPECT_EQ(data.batch(std::vector<int64_t>{7}).src.values[0][1].item<float>(), 1.0f / 256);
 }
 
+TEST_F(SpeechTask, TrainingPlaysFasterAndSlower) {
+  config::Recipe played = recipe();
+  played.data.speed = 0.25;
+  const auto task = load(played, {Split::kTrain});
+  const TaskData& data = task->split(Split::kTrain);
+  // The clip is a ramp of 1/256 a sample, which a cubic keeps: its slope is the speed, its steps are as many as its length at that speed makes, or as
+  // it had.
+  const Tensor original = data.batch(std::vector<int64_t>{7}).src.values.reshape({-1});
+  const int64_t samples = original.nonzero().size(0) + 1;  // sample 0 is 0
+  double slowest = 10, fastest = 0;
+  for (int64_t epoch = 0; epoch < 200; ++epoch) {
+    const TaskBatch batch = data.training_batch(std::vector<int64_t>{7}, {.seed = 5, .epoch = epoch});
+    const Tensor x = batch.src.values.reshape({-1}).to(torch::kFloat64) * 256;
+    const double speed = (x[10] - x[2]).item<double>() / 8;
+    slowest = std::min(slowest, speed);
+    fastest = std::max(fastest, speed);
+    const int64_t heard = std::min(samples, static_cast<int64_t>(static_cast<double>(samples - 1) / speed + 1e-3) + 1);
+    EXPECT_EQ(batch.src.values.size(0), (heard + 15) / 16) << speed;
+    EXPECT_NEAR(x[heard - 3].item<double>(), speed * static_cast<double>(heard - 3), 1e-2);
+    EXPECT_LE(batch.tokens, data.offsets()[8] - data.offsets()[7]);
+  }
+  EXPECT_TRUE(slowest > 0.75 - 1e-4 && slowest < 0.77) << slowest;
+  EXPECT_TRUE(fastest < 1.25 + 1e-4 && fastest > 1.23) << fastest;
+}
+
 TEST_F(SpeechTask, PlacesInTheClipHaveMeanZeroAndDeviationOne) {
   config::Recipe normal = recipe();
   normal.data.normalize = "time-index";
