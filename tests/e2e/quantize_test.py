@@ -1,9 +1,10 @@
 """seqboat quantize: the same model in fewer bits, whole or not at all."""
 
 import json
+import math
 import unittest
 
-from support import MODEL_CONFIG, CliTest, random_model
+from support import MODEL_CONFIG, CliTest, random_model, wav
 
 
 class Quantize(CliTest):
@@ -49,6 +50,40 @@ class Quantize(CliTest):
         got = self.json_of("quantize", self.model, "-o", self.dir / "out", "--type", "bf16", "--data", data)
         self.assertEqual((got["value"]["metric"], got["value"]["measured_on"], got["us_per_token"]), ("accuracy", 10, None))
         self.assertIn(got["value"]["before"], (0, 0.5, 1))
+
+    def test_spoken_words(self):
+        words = {"name": "fsdd", "sample_rate": 8000, "frame": 80, "gain": 1.0, "normalize": "none", "labels": [str(digit) for digit in range(10)]}
+        spoken = {key: MODEL_CONFIG[key] for key in ("task", "classes")}
+        random_model(self.model, **spoken, causal=True, input="real", vocab_size=0, channels=80, data=words)
+        folder = self.dir / "recordings"
+        folder.mkdir()
+        for digit in range(10):
+            for index in range(6):  # 0 to 4 are the test's
+                (folder / f"{digit}_ann_{index}.wav").write_bytes(wav([0.3 * math.sin(digit * i * i / 100 + index) for i in range(2000 + 37 * index)]))
+        got = self.json_of("quantize", self.model, "-o", self.dir / "out", "--type", "int8", "--data", self.dir)
+        self.assertEqual((got["value"]["metric"], got["value"]["measured_on"]), ("accuracy", 50))
+        # What is measured is what `stream` says at the end of each recording.
+        for kind, model in (("before", self.model), ("after", self.dir / "out")):
+            right = 0
+            for digit in range(10):
+                for index in range(5):
+                    samples = (folder / f"{digit}_ann_{index}.wav").read_bytes()[44:]
+                    raw = self.dir / "raw"
+                    raw.write_bytes(samples + bytes(-len(samples) % 160))
+                    with open(raw, "rb") as file:
+                        said = self.expect(0, "stream", model, "--pcm", "s16le", "--every", 100, "--quiet", stdin=file).stdout
+                    right += json.loads(said.splitlines()[-1])["label"] == str(digit)
+            self.assertAlmostEqual(got["value"][kind], right / 50)
+        self.assertEqual(self.json_of("quantize", self.model, "-o", self.dir / "few", "--type", "int8", "--data", folder, "--limit", 7)["value"]["measured_on"], 7)
+        # Of another data set, of other words, of a form that only training knows.
+        self.expect(4, "quantize", self.model, "-o", self.dir / "x", "--type", "int8", "--data", self.dir / "few", parts=["few"])
+        (folder / "3_ann_2.wav").write_bytes(b"RIFF")
+        self.expect(4, "quantize", self.model, "-o", self.dir / "x", "--type", "int8", "--data", self.dir, parts=["3_ann_2.wav"])
+        random_model(self.dir / "other", **spoken, causal=True, input="real", vocab_size=0, channels=80, data={**words, "labels": [*"012345678", "nine"]})
+        self.expect(4, "quantize", self.dir / "other", "-o", self.dir / "x", "--type", "int8", "--data", self.dir, parts=["nine"])
+        random_model(self.dir / "scaled", **spoken, causal=True, input="real", vocab_size=0, channels=80, data={**words, "normalize": "time-index"})
+        self.expect(2, "quantize", self.dir / "scaled", "-o", self.dir / "x", "--type", "int8", "--data", self.dir, parts=["time-index"])
+        self.assertFalse((self.dir / "x").exists())
 
     def test_no_more_than_the_model_can_tell_apart(self):
         random_model(self.model, layer="mega", ffn_dim=16, max_positions=40)

@@ -4,10 +4,9 @@ import json
 import math
 import random
 import shutil
-import struct
 import unittest
 
-from support import HAS_TRAIN, CliTest
+from support import HAS_TRAIN, CliTest, wav
 
 TINY = {
     "data.name": "speech-commands", "data.split": "speakers", "model.d_model": 16, "model.d_hidden": 24, "model.d_attn": 8, "model.d_state": 4,
@@ -15,13 +14,6 @@ TINY = {
     "train.batch_size": 16, "train.steps": 100, "optim.total_steps": 100, "optim.warmup": 10, "optim.lr": 0.02, "train.eval_every": 50, "train.log_every": 10,
 }
 WORDS = {"low": 300, "middle": 700, "top": 1500}
-
-
-def wav(samples, rate=8000, channels=1):
-    """16-bit PCM; the samples in [-1, 1]."""
-    data = b"".join(struct.pack("<h", round(32767 * x)) * channels for x in samples)
-    head = struct.pack("<4sI4s4sIHHIIHH4sI", b"RIFF", 36 + len(data), b"WAVE", b"fmt ", 16, 1, channels, rate, 2 * channels * rate, 2 * channels, 16, b"data", len(data))
-    return head + data
 
 
 def tone(hertz, seconds, rate, draw):
@@ -178,7 +170,7 @@ class Train(SpeechTest):
         self.assertEqual(json.loads((self.dir / "samples" / "model" / "config.json").read_text())["data"]["frame"], 1)
 
     def test_normalized_by_the_place_in_the_clip(self):
-        settings = {"data__normalize": "time-index", "data__fit": "pad", "data__shift_ms": 0, "data__gain": 1, "train__steps": 2}
+        settings = {"data__normalize": "time-index", "data__fit": "pad", "data__shift_ms": 0, "data__speed": 0, "data__gain": 1, "train__steps": 2}
         self.expect(0, *self.arguments("run", **settings), "--data", self.words, "--quiet")
         self.assertEqual(json.loads((self.dir / "run" / "model" / "config.json").read_text())["data"]["normalize"], "time-index")
         self.assertEqual(self.json_of("eval", self.dir / "run", "--split", "valid")["task"], "speech-commands")

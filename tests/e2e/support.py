@@ -77,6 +77,13 @@ def write_model(folder, **changes):
     return config
 
 
+def wav(samples, rate=8000, channels=1):
+    """16-bit PCM; the samples in [-1, 1]."""
+    data = b"".join(struct.pack("<h", round(32767 * x)) * channels for x in samples)
+    head = struct.pack("<4sI4s4sIHHIIHH4sI", b"RIFF", 36 + len(data), b"WAVE", b"fmt ", 16, 1, channels, rate, 2 * channels * rate, 2 * channels, 16, b"data", len(data))
+    return head + data
+
+
 def random_model(folder, seed=0, **changes):
     """A model folder of random numbers that runs: a causal language model of bytes, but for the changes. Returns the config."""
     config = {**MODEL_CONFIG, "task": "language-model", "causal": True, "vocab_size": 260, "classes": 0, "d_model": 16, "d_hidden": 24, "d_attn": 8, "n_layers": 2,
