@@ -9,6 +9,7 @@
 #include <optional>
 
 #include "command.h"
+#include "image_data.h"
 #include "imdb_data.h"
 #include "seqboat/base/error.h"
 #include "seqboat/base/text.h"
@@ -40,6 +41,15 @@ constexpr DataSet kDataSets[] = {
     {"imdb", "film reviews by their bytes, for or against: Long Range Arena's text classification",
      "Large Movie Review Dataset v1.0 (aclImdb_v1.tar.gz, from ai.stanford.edu/~amaas/data/sentiment): seqboat train lra/text-small --data aclImdb",
      false},
+    {"cifar10", "photographs of ten kinds of things, grey, pixel by pixel: Long Range Arena's image classification",
+     "binary version of CIFAR-10 (cifar-10-binary.tar.gz, from www.cs.toronto.edu/~kriz/cifar.html): seqboat train lra/image-small --data DIR",
+     false},
+    {"mnist", "written digits, pixel by pixel, or in a permuted order",
+     "MNIST's four files (train-images-idx3-ubyte.gz and so on, from yann.lecun.com/exdb/mnist or a mirror), unpacked by gunzip: seqboat train "
+     "lra/mnist-small --data DIR",
+     false},
+    {"pathfinder", "whether two marked ends belong to one dashed contour: Long Range Arena's Pathfinder (32 x 32 pixels) and Path-X (128 x 128)",
+     "generated: seqboat data make pathfinder", true},
     {"bytes", "any file as a text of bytes, for language models", "your own: seqboat train lm/bytes-small --data FILE", false},
     {"speech-commands", "spoken words, a folder of WAV or FLAC files each",
      "Speech Commands (speech_commands_v0.02.tar.gz, from "
@@ -89,7 +99,8 @@ struct MakeOptions {
   bool small = false;
   data::ListopsMakeOptions listops;
   // What the user named, over the defaults of either form.
-  std::optional<int64_t> min_length, max_length, max_depth, max_args;
+  std::optional<int64_t> min_length, max_length, max_depth, max_args, train, valid, test;
+  std::optional<int64_t> size, count;  ///< Pathfinder
 };
 
 /// Thrown through the generator, which then leaves no unfinished file.
@@ -99,6 +110,24 @@ struct Interrupted {
 
 int make_data(MakeOptions options, Reporter& reporter) {
   data::ListopsMakeOptions& listops = options.listops;
+  if (options.name == "pathfinder") {
+    const bool others = options.small || listops.parentheses || options.min_length || options.max_length || options.max_depth || options.max_args;
+    SEQBOAT_CHECK(!others, ErrorKind::kUsage,
+                  "data make pathfinder: expected --size, --count, --train, --valid, --test and --seed, found an option of listops");
+    return make_pathfinder({.out = options.out,
+                            .size = options.size,
+                            .count = options.count,
+                            .train = options.train,
+                            .valid = options.valid,
+                            .test = options.test,
+                            .seed = listops.seed},
+                           reporter);
+  }
+  SEQBOAT_CHECK(!options.size && !options.count, ErrorKind::kUsage, "data make {}: {} is an option of pathfinder", options.name,
+                options.size ? "--size" : "--count");
+  listops.train = options.train.value_or(listops.train);
+  listops.valid = options.valid.value_or(listops.valid);
+  listops.test = options.test.value_or(listops.test);
   if (options.small) listops.shape = data::ListopsOptions::small();
   listops.shape.min_length = options.min_length.value_or(listops.shape.min_length);
   listops.shape.max_length = options.max_length.value_or(listops.shape.max_length);
@@ -153,7 +182,8 @@ std::vector<fs::path> files_of(const std::string& path) {
   SEQBOAT_CHECK(
       !files.empty(), ErrorKind::kData,
       "{}: expected basic_train.tsv, basic_val.tsv or basic_test.tsv (listops), or imdb_train.tsv, imdb_test.tsv or the folders train/ and test/ "
-      "of aclImdb (imdb), recordings/ (fsdd), asc10_*_16k.ulaw (asc10) or a folder of sound files for each word (speech-commands), found none of "
+      "of aclImdb (imdb), data_batch_*.bin (cifar10), *-ubyte (mnist), pathfinder*.bin (pathfinder), recordings/ (fsdd), asc10_*_16k.ulaw (asc10) or "
+      "a folder of sound files for each word (speech-commands), found none of "
       "them",
       path);
   return files;
@@ -161,6 +191,7 @@ std::vector<fs::path> files_of(const std::string& path) {
 
 int check_data(const std::string& path, Reporter& reporter) {
   if (is_imdb(path)) return check_imdb(path, reporter);
+  if (is_image_data(path)) return check_image_data(path, reporter);
   if (is_speech(path)) return check_speech(path, reporter);
   Json json;
   json["ok"] = true;
@@ -204,6 +235,7 @@ std::string ladder_text(const data::ShortcutLadder& ladder) {
 
 int stats_data(const std::string& path, const std::string& split_name, Reporter& reporter) {
   if (is_imdb(path)) return imdb_stats(path, split_name, reporter);
+  if (is_image_data(path)) return image_stats(path, split_name, reporter);
   if (is_speech(path)) return speech_stats(path, split_name, reporter);
   std::error_code error;
   files_of(path);  // names what is missing
@@ -280,12 +312,15 @@ void add_data(CLI::App* app, Invocation* invocation) {
   whole("--max-depth", options->max_depth, "levels at most, digits included", 1);
   whole("--max-args", options->max_args, "arguments of an operator at most", 2);
   make->add_option("--seed", options->listops.seed, "seed of the generator; default 0")->check(whole_number(0))->type_name("N");
-  whole("--train", options->listops.train, "samples to train on; default 96000", 1);
-  whole("--valid", options->listops.valid, "samples to validate on; default 2000", 1);
-  whole("--test", options->listops.test, "samples to test on; default 2000", 1);
+  whole("--train", options->train, "samples to train on; default 96000, pathfinder 160000", 1);
+  whole("--valid", options->valid, "samples to validate on; default 2000, pathfinder 20000", 1);
+  whole("--test", options->test, "samples to test on; default 2000, pathfinder 20000", 1);
+  whole("--size", options->size, "pathfinder: height and width, 32 (the default) or 128 (Path-X)", 1);
+  whole("--count", options->count, "pathfinder: pictures in all, a tenth of them to validate and a tenth to test on", 1);
   make->add_flag("--parentheses", options->listops.parentheses, "writes the original files' parentheses");
   add_common_options(make, invocation);
-  make->footer(examples("seqboat data make listops --out /tmp/lra-listops", "seqboat data make listops --short --train 10000 --out /tmp/listops"));
+  make->footer(examples("seqboat data make listops --short --train 10000 --out /tmp/listops",
+                        "seqboat data make pathfinder --size 32 --count 1000 --out /tmp/pathfinder"));
   make->callback([invocation, options] { invocation->action = [options](Reporter& reporter) { return make_data(*options, reporter); }; });
 
   struct Path {

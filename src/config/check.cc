@@ -171,20 +171,24 @@ void check_run_keys_together(const Recipe& recipe, const CheckContext& context) 
     std::string_view field;
     std::vector<std::string_view> owners;
   };
-  static const Owned kOwned[] = {{"data.seed", {"listops"}},
+  static const Owned kOwned[] = {{"data.seed", {"listops", "pathfinder"}},
                                  {"data.min_length", {"listops"}},
                                  {"data.max_length", {"listops", "imdb"}},
                                  {"data.max_depth", {"listops"}},
                                  {"data.max_args", {"listops"}},
-                                 {"data.train_examples", {"listops"}},
-                                 {"data.valid_examples", {"listops"}},
-                                 {"data.test_examples", {"listops"}},
+                                 {"data.train_examples", {"listops", "pathfinder"}},
+                                 {"data.valid_examples", {"listops", "pathfinder"}},
+                                 {"data.test_examples", {"listops", "pathfinder"}},
                                  {"data.block_length", {"bytes"}},
                                  {"data.carry_state", {"bytes"}},
                                  {"data.context", {"bytes"}},
                                  {"data.valid_share", {"bytes"}},
                                  {"data.test_share", {"bytes"}},
-                                 {"data.valid", {"imdb", "fsdd"}},
+                                 {"data.valid", {"imdb", "fsdd", "cifar10", "mnist"}},
+                                 {"data.image_size", {"pathfinder"}},
+                                 {"data.pixel_mean", {"cifar10", "mnist", "pathfinder"}},
+                                 {"data.pixel_std", {"cifar10", "mnist", "pathfinder"}},
+                                 {"data.permutation_seed", {"mnist"}},
                                  {"data.sample_rate", {"speech-commands", "fsdd", "asc10"}},
                                  {"data.frame_ms", {"speech-commands", "fsdd", "asc10"}},
                                  {"data.gain", {"speech-commands", "fsdd", "asc10"}},
@@ -215,6 +219,9 @@ void check_run_keys_together(const Recipe& recipe, const CheckContext& context) 
             "must be at least 1 where data.name is \"synthetic\": nothing else tells it");
     require(recipe.model.input == "tokens" || recipe.model.channels > 0, context, "model.channels", recipe,
             "must be at least 1 where data.name is \"synthetic\": nothing else tells it");
+  }
+  if (data.name == "pathfinder") {
+    require(data.image_size == 32 || data.image_size == 128, context, "data.image_size", recipe, "must be 32 or 128");
   }
   if (data.is_sound()) {
     const double samples = data.frame_ms * static_cast<double>(data.sample_rate) / 1000;

@@ -14,18 +14,51 @@ using Json = nlohmann::ordered_json;
 
 constexpr int64_t kMostRate = 1'000'000;
 constexpr int64_t kMostFrame = 65536;
+constexpr int64_t kMostSide = 65536;
+constexpr int64_t kMostSeed = 1'000'000'000'000'000;
 constexpr size_t kMostLabels = 1'000'000;
+
+ImageFormat image_from_json(const Json& json, const std::string& where) {
+  SEQBOAT_CHECK(json.is_object(), ErrorKind::kModel, "{}: data.image must be an object, found {}", where, json.type_name());
+  static const std::vector<std::string> kNames{"height", "width", "mean", "std", "permutation_seed"};
+  for (const auto& [name, value] : json.items()) {
+    SEQBOAT_CHECK(std::find(kNames.begin(), kNames.end(), name) != kNames.end(), ErrorKind::kModel, "{}: unknown key data.image.{}{}", where, name,
+                  suggestion(name, kNames));
+  }
+  const auto number = [&](const char* name, double least, double most, bool whole) {
+    const auto found = json.find(name);
+    SEQBOAT_CHECK(found != json.end(), ErrorKind::kModel, "{}: key data.image.{} is missing", where, name);
+    const bool good = found->is_number() && (!whole || found->is_number_integer()) && found->get<double>() >= least && found->get<double>() <= most;
+    SEQBOAT_CHECK(good, ErrorKind::kModel, "{}: data.image.{} must be {} in [{}, {}], found {}", where, name, whole ? "an integer" : "a number",
+                  least, most, in_quotes(found->dump(-1, ' ', false, Json::error_handler_t::replace), 60));
+    return found->get<double>();
+  };
+  ImageFormat out;
+  out.height = static_cast<int64_t>(number("height", 1, kMostSide, true));
+  out.width = static_cast<int64_t>(number("width", 1, kMostSide, true));
+  out.mean = number("mean", -1e6, 1e6, false);
+  out.std = number("std", 0, 1e6, false);
+  SEQBOAT_CHECK(out.std > 0, ErrorKind::kModel, "{}: data.image.std must be above 0, found {}", where, out.std);
+  out.permutation_seed = static_cast<int64_t>(number("permutation_seed", 0, kMostSeed, true));
+  return out;
+}
 
 }  // namespace
 
 Json to_json(const InputFormat& format) {
-  return {{"name", format.name}, {"sample_rate", format.sample_rate}, {"frame", format.frame},
-          {"gain", format.gain}, {"normalize", format.normalize},     {"labels", format.labels}};
+  Json out = {{"name", format.name}, {"sample_rate", format.sample_rate}, {"frame", format.frame},
+              {"gain", format.gain}, {"normalize", format.normalize},     {"labels", format.labels}};
+  if (format.image) {
+    const ImageFormat& image = *format.image;
+    out["image"] = {
+        {"height", image.height}, {"width", image.width}, {"mean", image.mean}, {"std", image.std}, {"permutation_seed", image.permutation_seed}};
+  }
+  return out;
 }
 
 InputFormat input_format_from_json(const Json& json, const std::string& where) {
   SEQBOAT_CHECK(json.is_object(), ErrorKind::kModel, "{}: data must be an object, found {}", where, json.type_name());
-  static const std::vector<std::string> kNames{"name", "sample_rate", "frame", "gain", "normalize", "labels"};
+  static const std::vector<std::string> kNames{"name", "sample_rate", "frame", "gain", "normalize", "labels", "image"};
   for (const auto& [name, value] : json.items()) {
     SEQBOAT_CHECK(std::find(kNames.begin(), kNames.end(), name) != kNames.end(), ErrorKind::kModel, "{}: unknown key data.{}{}", where, name,
                   suggestion(name, kNames));
@@ -61,6 +94,7 @@ InputFormat input_format_from_json(const Json& json, const std::string& where) {
     SEQBOAT_CHECK(label.is_string(), ErrorKind::kModel, "{}: data.labels must be a list of strings, found {} in it", where, label.type_name());
     out.labels.push_back(label.get<std::string>());
   }
+  if (const auto image = json.find("image"); image != json.end()) out.image = image_from_json(*image, where);
   return out;
 }
 

@@ -117,6 +117,8 @@ ModelConfig model_config_from_json(const Json& json, const std::string& where) {
     const ModelConfig& model = recipe.model;
     SEQBOAT_CHECK(format.frame == 0 || (model.input == "real" && model.channels == format.frame), ErrorKind::kModel,
                   "{}: data.frame must be the channels of real input, {}, found {}", where, model.input == "real" ? model.channels : 0, format.frame);
+    SEQBOAT_CHECK(!format.image || (model.input == "real" && model.channels == 1), ErrorKind::kModel,
+                  "{}: data.image goes with real input of one channel, found {} of {}", where, model.input, model.channels);
     SEQBOAT_CHECK(format.labels.empty() || static_cast<int64_t>(format.labels.size()) == model.classes, ErrorKind::kModel,
                   "{}: data.labels must name {} classes, found {} names", where, model.classes, format.labels.size());
   }

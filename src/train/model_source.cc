@@ -69,6 +69,14 @@ config::Recipe recipe_of_model(const fs::path& model, const config::ModelConfig&
     if (data.name == "speech-commands") data.words = fmt::format("{}", fmt::join(format.labels, ","));
     recipe.data = data;
   }
+  if (config::DataConfig data{.name = config.data.name}; data.is_image() && config.data.image) {
+    const config::ImageFormat& format = *config.data.image;
+    data.pixel_mean = format.mean;
+    data.pixel_std = format.std;
+    data.permutation_seed = format.permutation_seed;
+    if (data.name == "pathfinder") data.image_size = format.height;
+    recipe.data = data;
+  }
   recipe.train.steps = recipe.train.batch_size = 1;  // a whole recipe, as the reader wants it
   recipe = config::recipe_from_toml(config::to_toml(recipe), model.string(), overrides);
   recipe.model = config;
@@ -92,6 +100,11 @@ void check_input_format(const fs::path& model_dir, const config::InputFormat& mo
   check("a data.frame of", model.frame, data.frame);
   check("a data.gain of", model.gain, data.gain);
   check("data.normalize =", model.normalize, data.normalize);
+  const auto image = [](const config::InputFormat& format) {
+    const config::ImageFormat of = format.image.value_or(config::ImageFormat{});
+    return fmt::format("{} x {} pixels, mean {}, std {}, permutation_seed {}", of.height, of.width, of.mean, of.std, of.permutation_seed);
+  };
+  check("pictures of", image(model), image(data));
   check("the data.labels", fmt::format("{}", fmt::join(model.labels, ", ")), fmt::format("{}", fmt::join(data.labels, ", ")));
 }
 

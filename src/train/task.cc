@@ -113,8 +113,9 @@ std::unique_ptr<Task> make_task(const config::Recipe& recipe, const std::filesys
   if (recipe.data.name == "listops") return make_listops_task(recipe, data_dir);
   if (recipe.data.name == "bytes") return make_bytes_task(recipe, data_dir);
   if (recipe.data.name == "imdb") return make_imdb_task(recipe, data_dir);
+  if (recipe.data.is_image()) return make_image_task(recipe, data_dir);
   if (recipe.data.is_sound()) return make_speech_task(recipe, data_dir, sound);
-  constexpr const char* kNames = "listops, imdb, bytes, speech-commands, fsdd or asc10";
+  constexpr const char* kNames = "listops, imdb, bytes, cifar10, mnist, pathfinder, speech-commands, fsdd or asc10";
   SEQBOAT_CHECK(recipe.data.name != "synthetic", ErrorKind::kConfig,
                 "data.name: expected {}, found \"synthetic\": those are random numbers, for `seqboat bench` alone", kNames);
   fail(ErrorKind::kConfig, "data.name: expected {}, found {}", kNames, in_quotes(recipe.data.name));

@@ -71,7 +71,12 @@ struct DataConfig {
   int64_t context = 0;          ///< bytes: bytes that evaluation shows before each block; -1 = one stream with carried state
   double valid_share = 0.05;    ///< bytes: the held-out tail is so much of the file ...
   double test_share = 0.05;     ///< ... and so much after it
-  std::string valid = "tenth";  ///< imdb, fsdd: tenth | test, what is validated on
+  std::string valid = "tenth";  ///< imdb, fsdd, cifar10, mnist: tenth | test, what is validated on
+  // Pictures: cifar10, mnist, pathfinder.
+  int64_t image_size = 32;  ///< pathfinder: height and width, 32 or 128
+  double pixel_mean = 0.5;  ///< a step is (v / 255 - pixel_mean) / pixel_std
+  double pixel_std = 0.5;
+  int64_t permutation_seed = 0;  ///< mnist: pixels in the order of a fixed permutation; 0 = as they lie
   // Sound: speech-commands, fsdd, asc10.
   int64_t sample_rate = 16000;     ///< samples a second; clips of another rate are resampled
   double frame_ms = 0;             ///< milliseconds of sound a step; 0 = a sample
@@ -86,6 +91,7 @@ struct DataConfig {
   double gain_db = 0;              ///< training: so much louder or softer at most
   double speed = 0;                ///< training: this share faster or slower at most
 
+  bool is_image() const { return name == "cifar10" || name == "mnist" || name == "pathfinder"; }
   bool is_sound() const { return name == "speech-commands" || name == "fsdd" || name == "asc10"; }
   /// Samples of a step.
   int64_t frame_samples() const { return frame_ms == 0 ? 1 : static_cast<int64_t>(frame_ms * static_cast<double>(sample_rate) / 1000 + 0.5); }
