@@ -12,9 +12,7 @@
 #include "seqboat/base/resident_memory.h"
 #include "seqboat/config/recipe.h"
 #include "seqboat/config/run_dir.h"
-#include "seqboat/data/bytes.h"
-#include "seqboat/data/imdb.h"
-#include "seqboat/data/listops.h"
+#include "seqboat/data/vocabulary.h"
 #include "seqboat/kernels/simd.h"
 
 namespace seqboat::app {
@@ -41,16 +39,9 @@ void complete_sizes(config::Recipe* recipe) {
   config::ModelConfig& model = recipe->model;
   const config::DataConfig& data = recipe->data;
   if (model.input == "tokens" && model.vocab_size == 0) {
-    model.vocab_size = data.name == "bytes" ? data::kByteVocabSize : data.name == "imdb" ? data::kImdbVocabSize : data::kListopsVocabSize;
+    model.vocab_size = data::vocab_size_of(data.name);
   }
   if (model.input == "real" && model.channels == 0) model.channels = data.frame_samples();
-}
-
-int64_t length_of(const config::DataConfig& data) {
-  if (data.name == "synthetic") return data.length;
-  if (data.name == "bytes") return data.block_length;
-  if (data.is_sound()) return data.steps();
-  return data.max_length;
 }
 
 Subject subject_of(const RuntimeBenchOptions& options) {
@@ -69,7 +60,7 @@ Subject subject_of(const RuntimeBenchOptions& options) {
   complete_sizes(&recipe);
   SEQBOAT_CHECK(recipe.model.causal && recipe.model.task != "retrieval", ErrorKind::kUsage, "{}: cannot stream: {}", options.recipe,
                 recipe.model.causal ? "it compares two documents" : "it is bidirectional; --set model.causal=true makes it causal");
-  out.length = length_of(recipe.data);
+  out.length = recipe.data.longest();
   out.seed = static_cast<uint64_t>(recipe.train.seed);
   out.model = runtime::random_model(recipe.model, out.seed,
                                     options.type.empty() ? runtime::Precision::kFloat32 : runtime::precision_from_name(options.type), load);

@@ -40,6 +40,7 @@ void add_eval(CLI::App* app, Invocation* invocation) {
   command->add_option("--seed", request->seed, "of random decisions; default 0")->check(whole_number(0))->type_name("N");
   command->add_flag("--activations", request->activations, "tables of what is activated, by class and position of the tokens; with --weighted-span");
   command->add_flag("--weighted-span", request->weighted_span, "also how far attention looks by its weights, which takes longer");
+  command->add_option("--items", request->items, "writes a table of what came of each sequence: item, count, correct, loss")->type_name("FILE");
   add_common_options(command, invocation);
   command->footer(examples("seqboat eval runs/first --activations", "seqboat eval runs/first --interventions --json"));
   command->callback([invocation, request, context] {

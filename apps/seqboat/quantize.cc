@@ -39,14 +39,14 @@ constexpr int64_t kUnboundedBytesLimit = 8192;
 
 /// What --data holds, read before anything is written.
 struct Measure {
-  std::optional<data::ByteFile> file;
+  std::optional<data::ByteText> file;
   data::SequenceDataset examples;
   std::optional<data::SoundDataset> clips;
   data::FrameFormat frames;  ///< of clips
   int64_t count = 0;         ///< of bytes or examples that are measured
   const char* metric() const { return file ? "bits-per-byte" : "accuracy"; }
   const char* unit() const { return file ? "bytes" : clips ? "clips" : "examples"; }
-  int64_t size() const { return file ? file->size() : clips ? clips->size() : examples.size(); }
+  int64_t size() const { return file ? static_cast<int64_t>(file->part(data::Split::kTest).size()) : clips ? clips->size() : examples.size(); }
 };
 
 // The test split's clips, as the program's recipes hear them: at the model's rate, the first second of each.
@@ -76,7 +76,7 @@ Measure read_data(const std::string& path, const config::ModelConfig& config) {
   if (config.task == "language-model") {
     SEQBOAT_CHECK(config.input == "tokens" && config.vocab_size >= data::kByteVocabSize, ErrorKind::kUsage,
                   "--data: a language model of {} tokens reads no file of bytes", config.vocab_size);
-    out.file = data::ByteFile::open(path, 0, 0);
+    out.file = data::ByteText::open(path, 0, 1);  // a file is the test as a whole; a folder has one
     return out;
   }
   const bool tokens = config.task == "classification" && config.input == "tokens";
@@ -164,7 +164,7 @@ double decode_us(const std::shared_ptr<const runtime::Model>& model, const Commo
 
 double value_of(const std::shared_ptr<const runtime::Model>& model, const Measure& measure, int64_t threads, const std::atomic<int>& stop) {
   if (!measure.file) return accuracy(model, measure, threads, stop);
-  return bits_per_byte(model, measure.file->part(data::Split::kTrain).first(static_cast<size_t>(measure.count)), threads, stop);
+  return bits_per_byte(model, measure.file->part(data::Split::kTest).first(static_cast<size_t>(measure.count)), threads, stop);
 }
 
 // Told before the work and not after it; runtime::quantize() looks again.

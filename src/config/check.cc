@@ -171,14 +171,14 @@ void check_run_keys_together(const Recipe& recipe, const CheckContext& context) 
     std::string_view field;
     std::vector<std::string_view> owners;
   };
-  static const Owned kOwned[] = {{"data.seed", {"listops", "pathfinder"}},
+  static const Owned kOwned[] = {{"data.seed", {"listops", "pathfinder", "needle", "mqar"}},
                                  {"data.min_length", {"listops"}},
                                  {"data.max_length", {"listops", "imdb"}},
                                  {"data.max_depth", {"listops"}},
                                  {"data.max_args", {"listops"}},
-                                 {"data.train_examples", {"listops", "pathfinder"}},
-                                 {"data.valid_examples", {"listops", "pathfinder"}},
-                                 {"data.test_examples", {"listops", "pathfinder"}},
+                                 {"data.train_examples", {"listops", "pathfinder", "needle", "mqar"}},
+                                 {"data.valid_examples", {"listops", "pathfinder", "needle", "mqar"}},
+                                 {"data.test_examples", {"listops", "pathfinder", "needle", "mqar"}},
                                  {"data.block_length", {"bytes"}},
                                  {"data.carry_state", {"bytes"}},
                                  {"data.context", {"bytes"}},
@@ -201,7 +201,9 @@ void check_run_keys_together(const Recipe& recipe, const CheckContext& context) 
                                  {"data.shift_ms", {"speech-commands", "fsdd", "asc10"}},
                                  {"data.gain_db", {"speech-commands", "fsdd", "asc10"}},
                                  {"data.speed", {"speech-commands", "fsdd", "asc10"}},
-                                 {"data.length", {"synthetic"}},
+                                 {"data.length", {"needle", "mqar", "synthetic"}},
+                                 {"data.shortest", {"needle", "mqar"}},
+                                 {"data.pairs", {"needle", "mqar"}},
                                  {"train.auxiliary_weight", {"listops"}}};
   const Recipe defaults;
   for (const auto& [field_name, owners] : kOwned) {
@@ -219,6 +221,12 @@ void check_run_keys_together(const Recipe& recipe, const CheckContext& context) 
             "must be at least 1 where data.name is \"synthetic\": nothing else tells it");
     require(recipe.model.input == "tokens" || recipe.model.channels > 0, context, "model.channels", recipe,
             "must be at least 1 where data.name is \"synthetic\": nothing else tells it");
+  }
+  if (data.is_recall()) {
+    const int64_t least = data.name == "needle" ? 2 * data.pairs + 1 : 3 * data.pairs;
+    require(data.length >= least, context, "data.length", recipe, "must be at least {} for {} with data.pairs = {}", least, data.name, data.pairs);
+    require(data.shortest == 0 || (data.shortest >= least && data.shortest <= data.length), context, "data.shortest", recipe,
+            "must be 0, or at least {} and at most data.length = {}", least, data.length);
   }
   if (data.name == "pathfinder") {
     require(data.image_size == 32 || data.image_size == 128, context, "data.image_size", recipe, "must be 32 or 128");

@@ -1,41 +1,93 @@
 #include "seqboat/data/bytes.h"
 
 #include <algorithm>
+#include <cctype>
 #include <cmath>
+#include <string_view>
 
 #include "seqboat/base/error.h"
 
 namespace seqboat::data {
 
-ByteFile ByteFile::open(const std::filesystem::path& path, double valid_share, double test_share) {
+namespace {
+
+namespace fs = std::filesystem;
+
+MappedFile open_bytes(const fs::path& path) {
+  std::error_code error;
+  SEQBOAT_CHECK(fs::is_regular_file(path, error), ErrorKind::kData, "{}: expected a file of bytes, found something else", path.string());
+  MappedFile file = MappedFile::open(path);
+  SEQBOAT_CHECK(file.size() > 0, ErrorKind::kData, "{}: expected at least one byte, found an empty file", path.string());
+  return file;
+}
+
+std::span<const uint8_t> bytes_of(const MappedFile& file) {
+  return {reinterpret_cast<const uint8_t*>(file.data()), file.size()};
+}
+
+/// Whether one of the words stands in a name with no letter beside it.
+bool has_word(const std::string& name, std::span<const std::string_view> words) {
+  const auto is_letter = [&](size_t i) { return i < name.size() && std::isalpha(static_cast<unsigned char>(name[i])) != 0; };
+  for (const std::string_view word : words) {
+    for (size_t at = name.find(word); at != std::string::npos; at = name.find(word, at + 1)) {
+      if ((at == 0 || !is_letter(at - 1)) && !is_letter(at + word.size())) return true;
+    }
+  }
+  return false;
+}
+
+}  // namespace
+
+fs::path byte_file(const fs::path& folder, Split split) {
+  static constexpr std::string_view kWords[3][2] = {{"train", "training"}, {"valid", "val"}, {"test", "testing"}};
+  const auto& words = kWords[static_cast<size_t>(split)];
+  std::vector<std::string> found, packed;
+  std::error_code error;
+  for (const auto& entry : fs::directory_iterator(folder, error)) {
+    const std::string name = entry.path().filename().string(), extension = entry.path().extension().string();
+    if (!entry.is_regular_file(error) || name.front() == '.' || !has_word(name, words)) continue;
+    const bool is_packed = extension == ".xz" || extension == ".gz" || extension == ".bz2" || extension == ".zst";
+    (is_packed ? packed : found).push_back(name);
+  }
+  std::sort(found.begin(), found.end());
+  const char* word = words[0].data();
+  SEQBOAT_CHECK(!found.empty() || packed.empty(), ErrorKind::kData, "{}: its {} file, {}, is packed: unpack it first (`xz -dk` or `gunzip -k`)",
+                folder.string(), word, packed.empty() ? "" : packed.front());
+  SEQBOAT_CHECK(!found.empty(), ErrorKind::kData,
+                "{}: expected a file for each of train, valid and test, with that word in its name, as in wiki_{}.txt; found none for {}",
+                folder.string(), word, word);
+  SEQBOAT_CHECK(found.size() == 1, ErrorKind::kData, "{}: expected one file with \"{}\" in its name, found {} and {}", folder.string(), word, found[0],
+                found[1]);
+  return folder / found[0];
+}
+
+ByteText ByteText::open(const fs::path& path, double valid_share, double test_share) {
   SEQBOAT_CHECK(valid_share >= 0 && test_share >= 0 && valid_share + test_share <= 1, ErrorKind::kConfig,
                 "shares of validation and test: expected numbers from 0 on that add up to at most 1, found {} and {}", valid_share, test_share);
   std::error_code error;
-  SEQBOAT_CHECK(std::filesystem::exists(path, error), ErrorKind::kData, "{}: no such file", path.string());
-  SEQBOAT_CHECK(std::filesystem::is_regular_file(path, error), ErrorKind::kData, "{}: expected a file of bytes, found a folder or something else",
-                path.string());
-  ByteFile out;
-  out.file_ = MappedFile::open(path);
-  SEQBOAT_CHECK(out.file_.size() > 0, ErrorKind::kData, "{}: expected at least one byte, found an empty file", path.string());
-  const auto size = static_cast<double>(out.file_.size());
-  out.test_ = static_cast<int64_t>(std::floor(size * test_share));
-  out.valid_ = std::min(static_cast<int64_t>(std::floor(size * valid_share)), out.size() - out.test_);
+  SEQBOAT_CHECK(fs::exists(path, error), ErrorKind::kData, "{}: no such file", path.string());
+  ByteText out;
+  if (fs::is_directory(path, error)) {
+    out.is_folder_ = true;
+    for (const Split split : {Split::kTrain, Split::kValid, Split::kTest}) {
+      out.files_.push_back(open_bytes(byte_file(path, split)));
+      out.parts_[static_cast<size_t>(split)] = bytes_of(out.files_.back());
+    }
+    return out;
+  }
+  out.files_.push_back(open_bytes(path));
+  const std::span<const uint8_t> all = bytes_of(out.files_.back());
+  const auto size = static_cast<double>(all.size());
+  const auto test = static_cast<size_t>(std::floor(size * test_share));
+  const size_t valid = std::min(static_cast<size_t>(std::floor(size * valid_share)), all.size() - test), train = all.size() - valid - test;
+  out.parts_ = {all.first(train), all.subspan(train, valid), all.last(test)};
   return out;
 }
 
-std::span<const uint8_t> ByteFile::part(Split split) const {
-  const auto* bytes = reinterpret_cast<const uint8_t*>(file_.data());
-  const std::span<const uint8_t> all(bytes, file_.size());
-  const auto train = static_cast<size_t>(size() - valid_ - test_), valid = static_cast<size_t>(valid_), test = static_cast<size_t>(test_);
-  switch (split) {
-    case Split::kTrain:
-      return all.first(train);
-    case Split::kValid:
-      return all.subspan(train, valid);
-    case Split::kTest:
-      return all.last(test);
-  }
-  return {};
+int64_t ByteText::size() const {
+  int64_t bytes = 0;
+  for (const auto& part : parts_) bytes += static_cast<int64_t>(part.size());
+  return bytes;
 }
 
 ByteBlocks::ByteBlocks(std::span<const uint8_t> part, int64_t block, int64_t context, bool whole_only)

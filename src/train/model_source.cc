@@ -55,7 +55,9 @@ config::Recipe recipe_of_model(const fs::path& model, const config::ModelConfig&
     recipe.data.valid_share = 0;
     recipe.data.test_share = 1;
   }
-  if (config::DataConfig data{.name = config.data.name}; data.is_sound()) {
+  config::DataConfig data;
+  data.name = config.data.name;
+  if (data.is_sound()) {
     const config::InputFormat& format = config.data;
     data.sample_rate = format.sample_rate;
     data.frame_ms = format.frame == 1 ? 0 : 1000.0 * static_cast<double>(format.frame) / static_cast<double>(format.sample_rate);
@@ -69,7 +71,7 @@ config::Recipe recipe_of_model(const fs::path& model, const config::ModelConfig&
     if (data.name == "speech-commands") data.words = fmt::format("{}", fmt::join(format.labels, ","));
     recipe.data = data;
   }
-  if (config::DataConfig data{.name = config.data.name}; data.is_image() && config.data.image) {
+  if (data.is_image() && config.data.image) {
     const config::ImageFormat& format = *config.data.image;
     data.pixel_mean = format.mean;
     data.pixel_std = format.std;

@@ -3,6 +3,7 @@
 #include <nlohmann/json.hpp>
 
 #include "seqboat/base/error.h"
+#include "seqboat/base/file_io.h"
 #include "seqboat/config/run_dir.h"
 #include "seqboat/kernels/simd.h"
 #include "seqboat/nn/model_state.h"
@@ -65,6 +66,13 @@ std::vector<Intervention> interventions_of(const EvalRequest& request, const con
   return {parse_intervention(request.force)};
 }
 
+/// What came of each sequence, as a table that anything reads. Losses have as many digits as tell doubles apart.
+std::string items_table(const std::vector<ItemScore>& items) {
+  std::string out = "item\tcount\tcorrect\tloss\n";
+  for (size_t i = 0; i < items.size(); ++i) out += fmt::format("{}\t{}\t{}\t{}\n", i, items[i].count, items[i].correct, items[i].loss);
+  return out;
+}
+
 int evaluate_model(const EvalRequest& request, Reporter& reporter) {
   RunLog log(reporter, request.stop_signal);
   const fs::path dir = config::find_model_dir(request.model);
@@ -75,6 +83,12 @@ int evaluate_model(const EvalRequest& request, Reporter& reporter) {
   const int64_t threads = prepare_process(request.threads > 0 ? request.threads : recipe.train.threads);
   log.log(fmt::format("seqboat eval {}: cpu, {}, {} {}", dir.string(), kernels::simd_target(), threads, threads == 1 ? "thread" : "threads"));
 
+  if (!request.items.empty()) {
+    const fs::path folder = fs::absolute(request.items).parent_path();
+    std::error_code error;
+    SEQBOAT_CHECK(fs::is_directory(folder, error), ErrorKind::kUsage, "--items {}: there is no folder {}", request.items.string(), folder.string());
+    SEQBOAT_CHECK(!fs::is_directory(request.items, error), ErrorKind::kUsage, "--items {}: expected a file, found a folder", request.items.string());
+  }
   const auto model = load_model(dir);
   const auto task = make_task(recipe, data_of_model(request.data_dir, request.overrides, recipe), request.sound);
   config::ModelConfig config = model->config();
@@ -164,6 +178,7 @@ int evaluate_model(const EvalRequest& request, Reporter& reporter) {
     json["expect"] = {{"value", expect.value}, {"gap", gap}, {"source", expect.source}};
     text += fmt::format("published         {} {:.4g} ({}): {:+.2f}\n", expect.metric, expect.value, expect.source, gap);
   }
+  if (!request.items.empty()) write_file_atomically(request.items, items_table(result.score.items));
   log.result(json, text);
   return 0;
 }

@@ -47,6 +47,7 @@ void score_classification(const torch::Tensor& logits, const torch::Tensor& targ
     score->loss_sum += std::log(sum) + row[best] - row[target[i]];
     score->correct += best == target[i] ? 1 : 0;
     score->predictions.push_back(best);
+    score->items.push_back({.count = 1, .correct = best == target[i] ? 1 : 0, .loss = std::log(sum) + row[best] - row[target[i]]});
     ++score->count;
     ++score->examples;
   }
@@ -62,26 +63,32 @@ void score_tokens(const torch::Tensor& logits, const torch::Tensor& targets, con
   const int64_t words = logits.size(1);
   // A row's loss is its own, so rows may be shared out; sums run over them in order.
   std::vector<double> losses(static_cast<size_t>(logits.size(0)), 0.0);
+  std::vector<uint8_t> hits(static_cast<size_t>(logits.size(0)), 0);
   at::parallel_for(0, logits.size(0), 256, [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) {
       if (target[i] < 0) continue;
       SEQBOAT_CHECK(target[i] < words, ErrorKind::kData, "a token must be in [0, {}), found {}", words, target[i]);
       const double* row = rows + i * words;
-      const double most = *std::max_element(row, row + words);
+      const double* best = std::max_element(row, row + words);
+      const double most = *best;
       double sum = 0;
       for (int64_t w = 0; w < words; ++w) sum += std::exp(row[w] - most);
       losses[static_cast<size_t>(i)] = std::log(sum) + most - row[target[i]];
+      hits[static_cast<size_t>(i)] = best - row == target[i] ? 1 : 0;
     }
   });
   for (int64_t b = 0; b + 1 < cu_seqlens.size(0); ++b) {
     double loss = 0;
-    int64_t count = 0;
+    int64_t count = 0, correct = 0;
     for (int64_t i = offsets[b]; i < offsets[b + 1]; ++i) {
       if (target[i] < 0) continue;
       loss += losses[static_cast<size_t>(i)];
+      correct += hits[static_cast<size_t>(i)];
       ++count;
     }
     score->loss_sum += loss;
+    score->correct += correct;
+    score->items.push_back({.count = count, .correct = correct, .loss = loss});
     score->count += count;
     ++score->examples;
     score->loss_squares += loss * loss;
@@ -113,9 +120,10 @@ std::unique_ptr<Task> make_task(const config::Recipe& recipe, const std::filesys
   if (recipe.data.name == "listops") return make_listops_task(recipe, data_dir);
   if (recipe.data.name == "bytes") return make_bytes_task(recipe, data_dir);
   if (recipe.data.name == "imdb") return make_imdb_task(recipe, data_dir);
+  if (recipe.data.is_recall()) return make_recall_task(recipe, data_dir);
   if (recipe.data.is_image()) return make_image_task(recipe, data_dir);
   if (recipe.data.is_sound()) return make_speech_task(recipe, data_dir, sound);
-  constexpr const char* kNames = "listops, imdb, bytes, cifar10, mnist, pathfinder, speech-commands, fsdd or asc10";
+  constexpr const char* kNames = "listops, imdb, bytes, cifar10, mnist, pathfinder, speech-commands, fsdd, asc10, needle or mqar";
   SEQBOAT_CHECK(recipe.data.name != "synthetic", ErrorKind::kConfig,
                 "data.name: expected {}, found \"synthetic\": those are random numbers, for `seqboat bench` alone", kNames);
   fail(ErrorKind::kConfig, "data.name: expected {}, found {}", kNames, in_quotes(recipe.data.name));

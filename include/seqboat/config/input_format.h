@@ -33,7 +33,7 @@ struct InputFormat {
   std::string normalize = "none";   ///< none | time-index, which needs whole clips and their training data: no stream can do it
   std::vector<std::string> labels;  ///< what the classes are called, in the order of the logits
 
-  std::optional<ImageFormat> image;  ///< of pictures
+  std::optional<ImageFormat> image = {};  ///< of pictures
 
   bool empty() const { return name.empty(); }
   friend bool operator==(const InputFormat&, const InputFormat&) = default;

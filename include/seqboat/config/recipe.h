@@ -66,7 +66,9 @@ struct DataConfig {
   int64_t valid_examples = 2000;
   int64_t test_examples = 2000;
   int64_t block_length = 512;   ///< bytes: length of a training sequence; evaluation scores block_length - context new bytes a block
-  int64_t length = 0;           ///< synthetic: of every sequence
+  int64_t length = 0;           ///< synthetic: of every sequence; needle, mqar: of those to validate and test on, and of the longest to train on
+  int64_t shortest = 0;         ///< needle, mqar: training sequences have from this to `length` tokens; 0 = all `length`
+  int64_t pairs = 16;           ///< needle, mqar: keys with a value each in a sequence
   bool carry_state = false;     ///< bytes: each sequence of a batch goes on where it was in the last update, with the model's state
   int64_t context = 0;          ///< bytes: bytes that evaluation shows before each block; -1 = one stream with carried state
   double valid_share = 0.05;    ///< bytes: the held-out tail is so much of the file ...
@@ -91,6 +93,7 @@ struct DataConfig {
   double gain_db = 0;              ///< training: so much louder or softer at most
   double speed = 0;                ///< training: this share faster or slower at most
 
+  bool is_recall() const { return name == "needle" || name == "mqar"; }
   bool is_image() const { return name == "cifar10" || name == "mnist" || name == "pathfinder"; }
   bool is_sound() const { return name == "speech-commands" || name == "fsdd" || name == "asc10"; }
   /// Samples of a step.
@@ -99,6 +102,16 @@ struct DataConfig {
   int64_t steps() const {
     const auto samples = static_cast<int64_t>((seconds > 0 ? seconds : 1) * static_cast<double>(sample_rate) + 0.5);
     return (samples + frame_samples() - 1) / frame_samples();
+  }
+  /// Tokens or steps of the longest sequence to train on, as far as these keys tell.
+  int64_t longest() const {
+    if (name == "synthetic" || is_recall()) return length;
+    if (name == "bytes") return block_length;
+    if (name == "imdb") return max_length;
+    if (name == "mnist") return 28 * 28;
+    if (name == "cifar10") return 32 * 32;
+    if (name == "pathfinder") return image_size * image_size;
+    return is_sound() ? steps() : max_length - 1;
   }
 };
 

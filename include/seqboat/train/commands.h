@@ -53,13 +53,15 @@ struct EvalRequest {
   int64_t seed = 0;             ///< --seed of random decisions
   bool activations = false;     ///< --activations: tables by class and position of tokens, and the weighted span
   bool weighted_span = false;   ///< --weighted-span: how far the attention's weights reach, which costs time
+  std::filesystem::path items = {};  ///< --items: a table of what came of each sequence; empty = none
   data::SoundTools sound = {};  ///< how sound files are read: the module that holds the verbs fills it in
   const std::atomic<int>* stop_signal = nullptr;
 };
 
 /// Evaluates and ends with reporter.result(): the JSON keys of docs/CLI.md (task, split, metric, value, ci95, examples, loss, activation_rate,
 /// attention_span, activation, flops, intervention, interventions, and shortcut_ladder where the task has one). Decisions forced on a model in which
-/// nobody decides are Error (kUsage). Returns 0, or 128 + the signal's number.
+/// nobody decides are Error (kUsage). With `items` a table of tabs is written first, a row a sequence in the data's order: item, count, correct, loss as in
+/// ItemScore. Returns 0, or 128 + the signal's number.
 int run_eval(const EvalRequest& request, Reporter& reporter);
 
 /// `seqboat bench`.

@@ -32,6 +32,13 @@ struct TaskBatch {
   int64_t sample_size = 0;                  ///< what the summed loss is divided by: examples (a language model: tokens)
 };
 
+/// What came of one sequence.
+struct ItemScore {
+  int64_t count = 0;    ///< what its loss is a sum over: 1 (a language model: tokens)
+  int64_t correct = 0;  ///< of these, at how many the largest logit was right
+  double loss = 0;      ///< nats
+};
+
 /// Sums over examples, from which loss and metric are made. Sums of several batches add up.
 struct Score {
   double loss_sum = 0;               ///< nats
@@ -40,8 +47,9 @@ struct Score {
   double loss_squares = 0;           ///< language models: over sequences, sum of the squared losses ...
   double loss_by_count = 0;          ///< ... of loss times tokens ...
   double count_squares = 0;          ///< ... and of the squared numbers of tokens
-  int64_t correct = 0;               ///< classification
+  int64_t correct = 0;               ///< at how many of `count` the largest logit was right
   std::vector<int64_t> predictions;  ///< classification: one an example, in the order given
+  std::vector<ItemScore> items;      ///< one a sequence, in the order given
   double loss() const { return count > 0 ? loss_sum / static_cast<double>(count) : 0.0; }
 };
 

@@ -7,9 +7,8 @@
 #include "seqboat/base/error.h"
 #include "seqboat/base/resident_memory.h"
 #include "seqboat/config/run_dir.h"
-#include "seqboat/data/bytes.h"
-#include "seqboat/data/imdb.h"
 #include "seqboat/data/listops.h"
+#include "seqboat/data/vocabulary.h"
 #include "seqboat/kernels/simd.h"
 #include "seqboat/train/commands.h"
 #include "seqboat/train/model_io.h"
@@ -79,17 +78,10 @@ class Bench {
     config::ModelConfig& model = recipe_.model;
     const config::DataConfig& data = recipe_.data;
     if (model.input == "tokens" && model.vocab_size == 0) {
-      model.vocab_size = data.name == "bytes" ? data::kByteVocabSize : data.name == "imdb" ? data::kImdbVocabSize : data::kListopsVocabSize;
+      model.vocab_size = data::vocab_size_of(data.name);
     }
     if (model.input == "real" && model.channels == 0) model.channels = data.frame_samples();
-    length_ = request_.length;
-    if (length_ == 0) {
-      length_ = data.name == "synthetic" ? data.length
-                : data.name == "bytes"   ? data.block_length
-                : data.name == "imdb"    ? data.max_length
-                : data.is_sound()        ? data.steps()
-                                         : data.max_length - 1;
-    }
+    length_ = request_.length > 0 ? request_.length : data.longest();
     check_positions("--length", length_);
     batch_ = request_.batch;
     if (batch_ == 0) {

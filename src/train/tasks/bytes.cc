@@ -1,4 +1,4 @@
-// A causal language model over any file of bytes. Part of the file is held out at its end.
+// A causal language model over any file of bytes, part of which is held out at its end, or over a folder with a file for each part.
 #include "seqboat/data/bytes.h"
 
 #include <fmt/format.h>
@@ -109,8 +109,8 @@ class BytesTask : public Task {
 
  private:
   void open() {
-    SEQBOAT_CHECK(!path_.empty(), ErrorKind::kData, "bytes: no file to read: name one with --data FILE (or data.path); any file will do");
-    if (!file_) file_ = data::ByteFile::open(path_, data_.valid_share, data_.test_share);
+    SEQBOAT_CHECK(!path_.empty(), ErrorKind::kData, "bytes: nothing to read: name a file, or a folder with one each for train, valid and test, with --data (or data.path); any file will do");
+    if (!file_) file_ = data::ByteText::open(path_, data_.valid_share, data_.test_share);
   }
 
   /// Training reads blocks without context, in lanes if the state is carried; everything else is evaluated.
@@ -137,7 +137,7 @@ class BytesTask : public Task {
   config::DataConfig data_;
   int64_t lanes_;
   fs::path path_;
-  std::optional<data::ByteFile> file_;
+  std::optional<data::ByteText> file_;
   std::map<Split, ByteData> splits_;
 };
 

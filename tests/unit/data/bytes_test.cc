@@ -28,22 +28,22 @@ class Bytes : public ::testing::Test {
 };
 
 TEST_F(Bytes, TheTailIsHeldOut) {
-  const ByteFile whole = ByteFile::open(file("abcdefghijklmnopqrstuvwxyz"), 0.2, 0.1);
+  const ByteText whole = ByteText::open(file("abcdefghijklmnopqrstuvwxyz"), 0.2, 0.1);
   EXPECT_EQ(whole.size(), 26);
   EXPECT_EQ(text_of(whole.part(Split::kTrain)), "abcdefghijklmnopqrs");
   EXPECT_EQ(text_of(whole.part(Split::kValid)), "tuvwx");
   EXPECT_EQ(text_of(whole.part(Split::kTest)), "yz");
-  EXPECT_EQ(text_of(ByteFile::open(file("abcd"), 0, 1).part(Split::kTest)), "abcd");
-  EXPECT_TRUE(ByteFile::open(file("abcd"), 0, 1).part(Split::kTrain).empty());
-  EXPECT_EQ(ByteFile::open(file("abc"), 0.5, 0.5).part(Split::kTrain).size(), 1u);  // floors
-  EXPECT_EQ(text_of(ByteFile::open(file(std::string("\0\xff", 2)), 0, 0).part(Split::kTrain)), std::string("\0\xff", 2));
+  EXPECT_EQ(text_of(ByteText::open(file("abcd"), 0, 1).part(Split::kTest)), "abcd");
+  EXPECT_TRUE(ByteText::open(file("abcd"), 0, 1).part(Split::kTrain).empty());
+  EXPECT_EQ(ByteText::open(file("abc"), 0.5, 0.5).part(Split::kTrain).size(), 1u);  // floors
+  EXPECT_EQ(text_of(ByteText::open(file(std::string("\0\xff", 2)), 0, 0).part(Split::kTrain)), std::string("\0\xff", 2));
 }
 
 TEST_F(Bytes, WhatIsNoFileOfBytes) {
-  expect_error(ErrorKind::kData, {"none", "no such file"}, [&] { ByteFile::open(dir_ / "none", 0.1, 0.1); });
-  expect_error(ErrorKind::kData, {"expected a file of bytes"}, [&] { ByteFile::open(dir_.path(), 0.1, 0.1); });
-  expect_error(ErrorKind::kData, {"empty file"}, [&] { ByteFile::open(file(""), 0.1, 0.1); });
-  expect_error(ErrorKind::kConfig, {"0.6 and 0.5"}, [&] { ByteFile::open(file("a"), 0.6, 0.5); });
+  expect_error(ErrorKind::kData, {"none", "no such file"}, [&] { ByteText::open(dir_ / "none", 0.1, 0.1); });
+  expect_error(ErrorKind::kData, {"expected a file of bytes"}, [&] { ByteText::open(dir_.path(), 0.1, 0.1); });
+  expect_error(ErrorKind::kData, {"empty file"}, [&] { ByteText::open(file(""), 0.1, 0.1); });
+  expect_error(ErrorKind::kConfig, {"0.6 and 0.5"}, [&] { ByteText::open(file("a"), 0.6, 0.5); });
 }
 
 struct Block {
