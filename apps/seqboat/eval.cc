@@ -40,6 +40,12 @@ void add_eval(CLI::App* app, Invocation* invocation) {
   command->add_option("--seed", request->seed, "of random decisions; default 0")->check(whole_number(0))->type_name("N");
   command->add_flag("--activations", request->activations, "tables of what is activated, by class and position of the tokens; with --weighted-span");
   command->add_flag("--weighted-span", request->weighted_span, "also how far attention looks by its weights, which takes longer");
+  command->add_option("--window", request->window, "attention looks at so many activated tokens on a side, instead of the model's own window_size")
+      ->check(whole_number(1))
+      ->type_name("N");
+  command->add_option("--truncation", request->truncation, "the EMA looks back so many steps, instead of the model's own truncation")
+      ->check(whole_number(1))
+      ->type_name("N");
   command->add_option("--items", request->items, "writes a table of what came of each sequence: item, count, correct, loss")->type_name("FILE");
   add_common_options(command, invocation);
   command->footer(examples("seqboat eval runs/first --activations", "seqboat eval runs/first --interventions --json"));

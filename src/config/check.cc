@@ -202,7 +202,7 @@ void check_run_keys_together(const Recipe& recipe, const CheckContext& context) 
                                  {"data.gain_db", {"speech-commands", "fsdd", "asc10"}},
                                  {"data.speed", {"speech-commands", "fsdd", "asc10"}},
                                  {"data.length", {"needle", "mqar", "synthetic"}},
-                                 {"data.shortest", {"needle", "mqar"}},
+                                 {"data.vary_length", {"needle", "mqar"}},
                                  {"data.pairs", {"needle", "mqar"}},
                                  {"train.auxiliary_weight", {"listops"}}};
   const Recipe defaults;
@@ -223,10 +223,8 @@ void check_run_keys_together(const Recipe& recipe, const CheckContext& context) 
             "must be at least 1 where data.name is \"synthetic\": nothing else tells it");
   }
   if (data.is_recall()) {
-    const int64_t least = data.name == "needle" ? 2 * data.pairs + 1 : 3 * data.pairs;
+    const int64_t least = 3 * data.pairs;  // data::shortest_recall
     require(data.length >= least, context, "data.length", recipe, "must be at least {} for {} with data.pairs = {}", least, data.name, data.pairs);
-    require(data.shortest == 0 || (data.shortest >= least && data.shortest <= data.length), context, "data.shortest", recipe,
-            "must be 0, or at least {} and at most data.length = {}", least, data.length);
   }
   if (data.name == "pathfinder") {
     require(data.image_size == 32 || data.image_size == 128, context, "data.image_size", recipe, "must be 32 or 128");

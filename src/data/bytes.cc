@@ -45,7 +45,8 @@ fs::path byte_file(const fs::path& folder, Split split) {
   std::error_code error;
   for (const auto& entry : fs::directory_iterator(folder, error)) {
     const std::string name = entry.path().filename().string(), extension = entry.path().extension().string();
-    if (!entry.is_regular_file(error) || name.front() == '.' || !has_word(name, words)) continue;
+    const bool is_table = extension == ".tsv" || extension == ".csv" || extension == ".json";
+    if (!entry.is_regular_file(error) || is_table || name.front() == '.' || !has_word(name, words)) continue;
     const bool is_packed = extension == ".xz" || extension == ".gz" || extension == ".bz2" || extension == ".zst";
     (is_packed ? packed : found).push_back(name);
   }
@@ -56,8 +57,8 @@ fs::path byte_file(const fs::path& folder, Split split) {
   SEQBOAT_CHECK(!found.empty(), ErrorKind::kData,
                 "{}: expected a file for each of train, valid and test, with that word in its name, as in wiki_{}.txt; found none for {}",
                 folder.string(), word, word);
-  SEQBOAT_CHECK(found.size() == 1, ErrorKind::kData, "{}: expected one file with \"{}\" in its name, found {} and {}", folder.string(), word, found[0],
-                found[1]);
+  SEQBOAT_CHECK(found.size() == 1, ErrorKind::kData, "{}: expected one file with \"{}\" in its name, found {} and {}", folder.string(), word,
+                found[0], found[1]);
   return folder / found[0];
 }
 

@@ -56,26 +56,21 @@ RecallForm parse_recall_form(std::string_view name) {
   return name == "needle" ? RecallForm::kNeedle : RecallForm::kMqar;
 }
 
-int64_t shortest_recall(RecallForm form, int64_t pairs) {
-  return form == RecallForm::kNeedle ? 2 * pairs + 1 : 3 * pairs;
-}
-
 RecallGenerator::RecallGenerator(const RecallOptions& options) : options_(options) {
   SEQBOAT_CHECK(options.pairs >= 1 && options.pairs <= kRecallKeys, ErrorKind::kConfig, "pairs: expected 1 to {}, found {}", kRecallKeys,
                 options.pairs);
-  const int64_t least = shortest_recall(options.form, options.pairs);
-  SEQBOAT_CHECK(options.length >= least, ErrorKind::kConfig, "length: {} with {} pairs needs at least {} tokens, found {}",
-                recall_form_name(options.form), options.pairs, least, options.length);
-  SEQBOAT_CHECK(options.shortest == 0 || (options.shortest >= least && options.shortest <= options.length), ErrorKind::kConfig,
-                "shortest: expected 0 or {} to the length, {}, found {}", least, options.length, options.shortest);
+  const int64_t least = shortest_recall(options.pairs);
+  SEQBOAT_CHECK(options.length >= least, ErrorKind::kConfig, "length: {} pairs and as many questions need at least {} tokens, found {}",
+                options.pairs, least, options.length);
 }
 
 int64_t RecallGenerator::length(Split split, int64_t index) const {
-  if (split != Split::kTrain || options_.shortest == 0) return options_.length;
+  if (split != Split::kTrain || !options_.vary_length) return options_.length;
   PhiloxStream random = stream_of(options_, split, index, 1);
-  const auto least = static_cast<double>(options_.shortest), most = static_cast<double>(options_.length) + 1;
-  const double length = least * std::pow(most / least, random.next_uniform());
-  return std::clamp(static_cast<int64_t>(length), options_.shortest, options_.length);
+  const int64_t least = shortest_recall(options_.pairs), most = options_.length - least;
+  // 1 + filler is even in its logarithm.
+  const auto filler = static_cast<int64_t>(std::pow(static_cast<double>(most) + 2, random.next_uniform())) - 1;
+  return least + std::clamp<int64_t>(filler, 0, most);
 }
 
 RecallExample RecallGenerator::make(Split split, int64_t index) const {
@@ -99,16 +94,17 @@ RecallExample RecallGenerator::make(Split split, int64_t index) const {
     out.tokens[static_cast<size_t>(at)] = key_tokens[pair];
     out.questions.push_back({at, values[pair]});
   };
-  if (options_.form == RecallForm::kNeedle) {
-    // Places of things two tokens long: of things one token long in a sequence shorter by one for each.
-    const std::vector<int64_t> places = distinct_below(length - 1 - pairs, pairs, &random);
-    for (size_t i = 0; i < places.size(); ++i) put_pair(i, places[i] + static_cast<int64_t>(i));
-    ask(random.next_below(static_cast<uint64_t>(pairs)), length - 1);
-  } else {
-    for (size_t i = 0; i < keys.size(); ++i) put_pair(i, 2 * static_cast<int64_t>(i));
-    const std::vector<int64_t> order = shuffled(pairs, pairs, &random);
-    const std::vector<int64_t> places = distinct_below(length - 2 * pairs, pairs, &random);
-    for (size_t i = 0; i < places.size(); ++i) ask(static_cast<size_t>(order[i]), 2 * pairs + places[i]);
+  const std::vector<int64_t> order = shuffled(pairs, pairs, &random), places = distinct_below(length - 2 * pairs, pairs, &random);
+  for (int64_t i = 0; i < pairs; ++i) {
+    const auto at = static_cast<size_t>(i);
+    if (options_.form == RecallForm::kNeedle) {
+      // Places of things two tokens long, before the questions: of things one token long in a sequence shorter by one for each.
+      put_pair(at, places[at] + i);
+      ask(static_cast<size_t>(order[at]), length - pairs + i);
+    } else {
+      put_pair(at, 2 * i);
+      ask(static_cast<size_t>(order[at]), 2 * pairs + places[at]);
+    }
   }
   return out;
 }

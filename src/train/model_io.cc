@@ -106,8 +106,9 @@ void save_model(const std::filesystem::path& dir, const nn::Model& model) {
   save_tensors(dir / "model.safetensors", tensors_of(model));
 }
 
-std::shared_ptr<nn::Model> load_model(const std::filesystem::path& dir) {
-  const config::ModelConfig config = config::read_model_config(dir);
+std::shared_ptr<nn::Model> load_model(const std::filesystem::path& dir, const std::function<void(config::ModelConfig*)>& change) {
+  config::ModelConfig config = config::read_model_config(dir);
+  if (change) change(&config);
   SEQBOAT_CHECK(config.input != "tokens" || config.vocab_size > 0, ErrorKind::kModel, "{}: vocab_size must be positive, found {}",
                 (dir / "config.json").string(), config.vocab_size);
   SEQBOAT_CHECK(config.input != "real" || config.channels > 0, ErrorKind::kModel, "{}: channels must be positive, found {}",

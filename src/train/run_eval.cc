@@ -66,6 +66,18 @@ std::vector<Intervention> interventions_of(const EvalRequest& request, const con
   return {parse_intervention(request.force)};
 }
 
+/// --window and --truncation: a model that sees less than it was trained to see.
+void cut(const EvalRequest& request, config::ModelConfig* model) {
+  const std::string where = request.model.string();
+  SEQBOAT_CHECK(request.window == 0 || (model->has_unit() && model->attends()), ErrorKind::kUsage,
+                "--window {}: {} is a model of model.layer = \"{}\"; expected one that attends to a window of activated tokens", request.window,
+                where, model->layer);
+  SEQBOAT_CHECK(request.truncation == 0 || model->state_encoder() == "ema", ErrorKind::kUsage,
+                "--truncation {}: {} is a model of model.layer = \"{}\" without an EMA", request.truncation, where, model->layer);
+  if (request.window > 0) model->window_size = request.window;
+  if (request.truncation > 0) model->truncation = request.truncation;
+}
+
 /// What came of each sequence, as a table that anything reads. Losses have as many digits as tell doubles apart.
 std::string items_table(const std::vector<ItemScore>& items) {
   std::string out = "item\tcount\tcorrect\tloss\n";
@@ -76,7 +88,9 @@ std::string items_table(const std::vector<ItemScore>& items) {
 int evaluate_model(const EvalRequest& request, Reporter& reporter) {
   RunLog log(reporter, request.stop_signal);
   const fs::path dir = config::find_model_dir(request.model);
-  const config::Recipe recipe = recipe_for(request, config::read_model_config(dir));
+  config::ModelConfig of_file = config::read_model_config(dir);
+  cut(request, &of_file);
+  const config::Recipe recipe = recipe_for(request, of_file);
   const data::Split split = data::parse_split(request.split);
   const std::vector<Intervention> interventions = interventions_of(request, recipe.model);
   const bool weighted_span = request.weighted_span || request.activations;
@@ -89,7 +103,7 @@ int evaluate_model(const EvalRequest& request, Reporter& reporter) {
     SEQBOAT_CHECK(fs::is_directory(folder, error), ErrorKind::kUsage, "--items {}: there is no folder {}", request.items.string(), folder.string());
     SEQBOAT_CHECK(!fs::is_directory(request.items, error), ErrorKind::kUsage, "--items {}: expected a file, found a folder", request.items.string());
   }
-  const auto model = load_model(dir);
+  const auto model = load_model(dir, [&](config::ModelConfig* changed) { cut(request, changed); });
   const auto task = make_task(recipe, data_of_model(request.data_dir, request.overrides, recipe), request.sound);
   config::ModelConfig config = model->config();
   try {
@@ -133,6 +147,8 @@ int evaluate_model(const EvalRequest& request, Reporter& reporter) {
                        {"activation", activation_json(result.stats, weighted_span)},
                        {"flops", flops_json(result.flops)},
                        {"intervention", nullptr}};
+  if (request.window > 0) json["window_size"] = request.window;
+  if (request.truncation > 0) json["truncation"] = request.truncation;
   const std::string unit = task->unit();
   std::string text = fmt::format("{}, {} split: {} {} (95 % interval {} to {}) on {} {}s\n", task->name(), split_word(split), metric.name,
                                  task->metric_text(metric.value), task->metric_text(metric.low), task->metric_text(metric.high),

@@ -67,7 +67,7 @@ struct DataConfig {
   int64_t test_examples = 2000;
   int64_t block_length = 512;   ///< bytes: length of a training sequence; evaluation scores block_length - context new bytes a block
   int64_t length = 0;           ///< synthetic: of every sequence; needle, mqar: of those to validate and test on, and of the longest to train on
-  int64_t shortest = 0;         ///< needle, mqar: training sequences have from this to `length` tokens; 0 = all `length`
+  bool vary_length = false;     ///< needle, mqar: training sequences have from no filler to as much as makes `length`
   int64_t pairs = 16;           ///< needle, mqar: keys with a value each in a sequence
   bool carry_state = false;     ///< bytes: each sequence of a batch goes on where it was in the last update, with the model's state
   int64_t context = 0;          ///< bytes: bytes that evaluation shows before each block; -1 = one stream with carried state

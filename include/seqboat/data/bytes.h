@@ -18,18 +18,18 @@ constexpr int64_t token_of_byte(uint8_t byte) {
   return kFirstFreeToken + byte;
 }
 
-/// A text of bytes, memory-mapped, in three parts: train, valid, test. A folder has a file for each (byte_file()); of one file the held-out tail is the
-/// last two.
+/// A text of bytes, memory-mapped, in three parts: train, valid, test. A folder has a file for each (byte_file()); of one file the held-out tail is
+/// the last two.
 ///
 ///   | train                                   | valid            | test            |      test: floor(size * test_share) bytes,
 ///   0                                         size - v - t       size - t          size  valid: floor(size * valid_share) before them
 class ByteText {
  public:
-  /// Shares in [0, 1], together at most 1; they are those of a single file. Error (kData) naming the path for a file that is missing, no regular file, or
-  /// empty, and for a folder without a file for each part.
+  /// Shares in [0, 1], together at most 1; they are those of a single file. Error (kData) naming the path for a file that is missing, no regular
+  /// file, or empty, and for a folder without a file for each part.
   static ByteText open(const std::filesystem::path& path, double valid_share, double test_share);
   std::span<const uint8_t> part(Split split) const { return parts_[static_cast<size_t>(split)]; }
-  int64_t size() const;                        ///< of all parts
+  int64_t size() const;                          ///< of all parts
   bool is_folder() const { return is_folder_; }  ///< whether the parts are files of their own
 
  private:
@@ -38,8 +38,9 @@ class ByteText {
   bool is_folder_ = false;
 };
 
-/// The file of a folder that holds a split of a text: the one regular file in whose name "train", "valid" (or "val"), "test" stands as a word of its own,
-/// as in wiki100_train.txt or test.bin. Error (kData) naming the folder if there is none or more than one.
+/// The file of a folder that holds a split of a text: the one regular file in whose name "train", "valid" (or "val"), "test" stands as a word of its
+/// own, as in wiki100_train.txt or test.bin; tables (.tsv, .csv, .json) beside it are none. Error (kData) naming the folder if there is none or more
+/// than one.
 std::filesystem::path byte_file(const std::filesystem::path& folder, Split split);
 
 /// How a part is cut into blocks to predict. Block i scores the bytes [i block, (i+1) block), the last one what is left, and is shown up to `context`

@@ -12,7 +12,7 @@
 /// nothing, so whoever answers has kept the pairs, or looks back at them.
 ///
 ///   mqar      K V K V K V . . . . K . . K . . . K .      all pairs first; then, anywhere in the rest, every key once more, in another order
-///   needle    . . K V . . . . K V . . . . . . K V . K    the pairs anywhere; the last token is one of their keys
+///   needle    . . K V . . . K V . . . . . . K V . K K K    the pairs anywhere; at the end every key once more, in another order
 ///
 /// "Multi-query associative recall" is after Arora et al., Zoology (arXiv 2312.04927); their queries lie by a power law, ours evenly.
 namespace seqboat::data {
@@ -30,16 +30,20 @@ inline constexpr int64_t kRecallVocabSize = kRecallFirstValue + kRecallValues;
 
 enum class RecallForm { kNeedle, kMqar };
 
-const char* recall_form_name(RecallForm form);           ///< "needle", "mqar"
-RecallForm parse_recall_form(std::string_view name);     ///< Error (kConfig) for anything else
-bool is_recall_form(std::string_view name);              ///< whether parse_recall_form() takes it
-int64_t shortest_recall(RecallForm form, int64_t pairs);  ///< tokens of the shortest sequence with so many pairs
+const char* recall_form_name(RecallForm form);        ///< "needle", "mqar"
+RecallForm parse_recall_form(std::string_view name);  ///< Error (kConfig) for anything else
+bool is_recall_form(std::string_view name);           ///< whether parse_recall_form() takes it
+constexpr int64_t shortest_recall(int64_t pairs) {    ///< tokens of the shortest sequence with so many pairs
+  return 3 * pairs;
+}
 
 struct RecallOptions {
   RecallForm form = RecallForm::kMqar;
   int64_t pairs = 16;     ///< 1 .. kRecallKeys, with a different key each
   int64_t length = 1024;  ///< tokens of a sequence to validate or test on, and of the longest to train on
-  int64_t shortest = 0;   ///< training sequences have from here to `length` tokens, as many between n and 2n as between 2n and 4n; 0 = all `length`
+  /// Training sequences have from no filler to as much as makes `length`, as many between n and 2n of it as between 2n and 4n; else all have
+  /// `length`.
+  bool vary_length = false;
   uint64_t seed = 0;
 };
 

@@ -46,22 +46,24 @@ struct EvalRequest {
   int64_t context = kOwnContext;
   static constexpr int64_t kStreamContext = -1;
   static constexpr int64_t kOwnContext = -2;
-  int64_t threads = 0;          ///< --threads; 0 = all cores
-  int64_t examples = 0;         ///< --examples: only so many of the split; 0 = all
-  std::string force = {};       ///< --force none | all | random | inverted: decisions in the place of the model's own; empty = its own
-  bool interventions = false;   ///< --interventions: the model's own decisions and each of those, in one table
-  int64_t seed = 0;             ///< --seed of random decisions
-  bool activations = false;     ///< --activations: tables by class and position of tokens, and the weighted span
-  bool weighted_span = false;   ///< --weighted-span: how far the attention's weights reach, which costs time
+  int64_t threads = 0;               ///< --threads; 0 = all cores
+  int64_t examples = 0;              ///< --examples: only so many of the split; 0 = all
+  std::string force = {};            ///< --force none | all | random | inverted: decisions in the place of the model's own; empty = its own
+  bool interventions = false;        ///< --interventions: the model's own decisions and each of those, in one table
+  int64_t seed = 0;                  ///< --seed of random decisions
+  bool activations = false;          ///< --activations: tables by class and position of tokens, and the weighted span
+  bool weighted_span = false;        ///< --weighted-span: how far the attention's weights reach, which costs time
+  int64_t window = 0;                ///< --window: attention looks so far instead of the model's window_size; 0 = as trained
+  int64_t truncation = 0;            ///< --truncation: the EMA looks back so many steps instead of the model's truncation; 0 = as trained
   std::filesystem::path items = {};  ///< --items: a table of what came of each sequence; empty = none
-  data::SoundTools sound = {};  ///< how sound files are read: the module that holds the verbs fills it in
+  data::SoundTools sound = {};       ///< how sound files are read: the module that holds the verbs fills it in
   const std::atomic<int>* stop_signal = nullptr;
 };
 
 /// Evaluates and ends with reporter.result(): the JSON keys of docs/CLI.md (task, split, metric, value, ci95, examples, loss, activation_rate,
 /// attention_span, activation, flops, intervention, interventions, and shortcut_ladder where the task has one). Decisions forced on a model in which
-/// nobody decides are Error (kUsage). With `items` a table of tabs is written first, a row a sequence in the data's order: item, count, correct, loss as in
-/// ItemScore. Returns 0, or 128 + the signal's number.
+/// nobody decides are Error (kUsage). With `items` a table of tabs is written first, a row a sequence in the data's order: item, count, correct, loss
+/// as in ItemScore. Returns 0, or 128 + the signal's number.
 int run_eval(const EvalRequest& request, Reporter& reporter);
 
 /// `seqboat bench`.

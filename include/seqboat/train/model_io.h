@@ -3,6 +3,7 @@
 #include <torch/torch.h>
 
 #include <filesystem>
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
@@ -34,7 +35,7 @@ std::vector<NamedTensor> read_tensors(const std::filesystem::path& file);
 /// DIR/config.json and DIR/model.safetensors; the folder must be there.
 void save_model(const std::filesystem::path& dir, const nn::Model& model);
 
-/// The model of a folder, in eval mode. Error (kModel).
-std::shared_ptr<nn::Model> load_model(const std::filesystem::path& dir);
+/// The model of a folder, in eval mode. `change` may alter what its config says, as long as the tensors fit. Error (kModel).
+std::shared_ptr<nn::Model> load_model(const std::filesystem::path& dir, const std::function<void(config::ModelConfig*)>& change = {});
 
 }  // namespace seqboat::train

@@ -109,7 +109,9 @@ class BytesTask : public Task {
 
  private:
   void open() {
-    SEQBOAT_CHECK(!path_.empty(), ErrorKind::kData, "bytes: nothing to read: name a file, or a folder with one each for train, valid and test, with --data (or data.path); any file will do");
+    SEQBOAT_CHECK(
+        !path_.empty(), ErrorKind::kData,
+        "bytes: nothing to read: name a file, or a folder with one each for train, valid and test, with --data (or data.path); any file will do");
     if (!file_) file_ = data::ByteText::open(path_, data_.valid_share, data_.test_share);
   }
 

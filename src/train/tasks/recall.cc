@@ -26,9 +26,8 @@ class RecallData : public TaskData {
   std::span<const int64_t> offsets() const override { return offsets_; }
   uint64_t fingerprint() const override {
     const data::RecallOptions& of = generator_.options();
-    const int64_t settings[] = {data::kRecallGeneratorVersion, static_cast<int64_t>(of.form), of.pairs,
-                                of.length,                     of.shortest,                   static_cast<int64_t>(of.seed),
-                                static_cast<int64_t>(split_),  size()};
+    const int64_t settings[] = {data::kRecallGeneratorVersion, static_cast<int64_t>(of.form), of.pairs, of.length, of.vary_length ? 1 : 0,
+                                static_cast<int64_t>(of.seed), static_cast<int64_t>(split_),  size()};
     return checksum(settings, sizeof(settings));
   }
 
@@ -65,7 +64,7 @@ class RecallTask : public Task {
         generator_({.form = data::parse_recall_form(recipe.data.name),
                     .pairs = recipe.data.pairs,
                     .length = recipe.data.length,
-                    .shortest = recipe.data.shortest,
+                    .vary_length = recipe.data.vary_length,
                     .seed = static_cast<uint64_t>(recipe.data.seed)}) {
     SEQBOAT_CHECK(data_dir.empty() && recipe.data.path.empty(), ErrorKind::kUsage,
                   "--data: {} is made in memory and reads no files, found {}; --set data.length=N and the like say what is made", name(),
@@ -100,7 +99,10 @@ class RecallTask : public Task {
 
   const TaskData& split(Split split) const override { return splits_.at(split); }
 
-  torch::Tensor loss_sum(const torch::Tensor& logits, const TaskBatch& batch) const override { return ops::cross_entropy_sum(logits, batch.targets); }
+  torch::Tensor loss_sum(const torch::Tensor& logits, const TaskBatch& batch) const override {
+    const torch::Tensor asked = torch::nonzero(batch.targets >= 0).squeeze(1);
+    return ops::cross_entropy_sum(logits.index_select(0, asked), batch.targets.index_select(0, asked));
+  }
   void score(const torch::Tensor& logits, const TaskBatch& batch, Score* score) const override {
     score_tokens(logits, batch.targets, batch.src.cu_seqlens, score);
   }

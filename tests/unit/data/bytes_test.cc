@@ -41,9 +41,33 @@ TEST_F(Bytes, TheTailIsHeldOut) {
 
 TEST_F(Bytes, WhatIsNoFileOfBytes) {
   expect_error(ErrorKind::kData, {"none", "no such file"}, [&] { ByteText::open(dir_ / "none", 0.1, 0.1); });
-  expect_error(ErrorKind::kData, {"expected a file of bytes"}, [&] { ByteText::open(dir_.path(), 0.1, 0.1); });
+  expect_error(ErrorKind::kData, {"expected a file of bytes"}, [&] { ByteText::open("/dev/null", 0.1, 0.1); });
   expect_error(ErrorKind::kData, {"empty file"}, [&] { ByteText::open(file(""), 0.1, 0.1); });
   expect_error(ErrorKind::kConfig, {"0.6 and 0.5"}, [&] { ByteText::open(file("a"), 0.6, 0.5); });
+}
+
+TEST_F(Bytes, AFolderHasAFileForEachPart) {
+  const auto put = [&](const char* name, const char* content) { write_file_atomically(dir_ / name, content); };
+  const auto open = [&] { return ByteText::open(dir_.path(), 0.05, 0.05); };
+  put("constrained.txt", "not this one");
+  put("match_train.tsv", "nor this");
+  put("wiki_train.txt.xz", "nor this");
+  expect_error(ErrorKind::kData, {dir_.path().string(), "wiki_train.txt.xz", "packed", "xz -dk"}, open);
+  put("wiki_train.txt", "aaaa");
+  put("val.bin", "bb");
+  expect_error(ErrorKind::kData, {"train, valid and test", "none for test"}, open);
+  put("test", "c");
+  const ByteText text = open();
+  EXPECT_TRUE(text.is_folder());
+  EXPECT_EQ(text_of(text.part(Split::kTrain)), "aaaa");
+  EXPECT_EQ(text_of(text.part(Split::kValid)), "bb");
+  EXPECT_EQ(text_of(text.part(Split::kTest)), "c");
+  EXPECT_EQ(text.size(), 7);
+  put("test2.txt", "d");
+  expect_error(ErrorKind::kData, {"one file with \"test\"", "test", "test2.txt"}, open);
+  put("test", "");
+  std::filesystem::remove(dir_ / "test2.txt");
+  expect_error(ErrorKind::kData, {"test", "empty file"}, open);
 }
 
 struct Block {
