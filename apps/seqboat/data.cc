@@ -11,9 +11,11 @@
 #include "command.h"
 #include "image_data.h"
 #include "imdb_data.h"
+#include "pair_data.h"
 #include "seqboat/base/error.h"
 #include "seqboat/base/text.h"
 #include "seqboat/config/keys.h"
+#include "seqboat/data/bytes.h"
 #include "seqboat/data/listops.h"
 #include "seqboat/data/listops_cache.h"
 #include "seqboat/data/listops_stats.h"
@@ -41,6 +43,9 @@ constexpr DataSet kDataSets[] = {
     {"imdb", "film reviews by their bytes, for or against: Long Range Arena's text classification",
      "Large Movie Review Dataset v1.0 (aclImdb_v1.tar.gz, from ai.stanford.edu/~amaas/data/sentiment): seqboat train lra/text-small --data aclImdb",
      false},
+    {"pairs", "whether two documents belong together, by their bytes: Long Range Arena's retrieval, or pairs of your own",
+     "the arena's release (lra_release.gz, named at github.com/google-research/long-range-arena): seqboat train lra/retrieval --data tsv_data",
+     false},
     {"cifar10", "photographs of ten kinds of things, grey, pixel by pixel: Long Range Arena's image classification",
      "binary version of CIFAR-10 (cifar-10-binary.tar.gz, from www.cs.toronto.edu/~kriz/cifar.html): seqboat train lra/image-small --data DIR",
      false},
@@ -50,7 +55,8 @@ constexpr DataSet kDataSets[] = {
      false},
     {"pathfinder", "whether two marked ends belong to one dashed contour: Long Range Arena's Pathfinder (32 x 32 pixels) and Path-X (128 x 128)",
      "generated: seqboat data make pathfinder", true},
-    {"bytes", "any file as a text of bytes, for language models", "your own: seqboat train lm/bytes-small --data FILE", false},
+    {"bytes", "any file as a text of bytes, or a folder with one each to train, validate and test on, for language models",
+     "your own: seqboat train lm/bytes-small --data FILE", false},
     {"speech-commands", "spoken words, a folder of WAV or FLAC files each",
      "Speech Commands (speech_commands_v0.02.tar.gz, from "
      "download.tensorflow.org/data) or folders of your own: seqboat train speech/sc10 --data DIR",
@@ -60,6 +66,10 @@ constexpr DataSet kDataSets[] = {
     {"asc10", "ten spoken Arabic words at 16 kHz, as records of mu-law bytes",
      "made from the Arabic Speech Commands Dataset (github.com/abdulkaderghandoura/arabic-speech-commands-dataset): seqboat train "
      "speech/kws-causal-small --set data.name=asc10 --data DIR",
+     false},
+    {"mqar", "associative recall: keys with a value each, filler, and every key once more, whose value is asked for",
+     "made in memory: seqboat train synthetic/mqar", false},
+    {"needle", "the same with the pairs anywhere among the filler and the questions at the end", "made in memory: seqboat train synthetic/needle",
      false},
     {"synthetic", "random tokens or numbers of one length, which only the clock looks at", "made in memory: seqboat bench --recipe bench/listops",
      false},
@@ -182,17 +192,47 @@ std::vector<fs::path> files_of(const std::string& path) {
   SEQBOAT_CHECK(
       !files.empty(), ErrorKind::kData,
       "{}: expected basic_train.tsv, basic_val.tsv or basic_test.tsv (listops), or imdb_train.tsv, imdb_test.tsv or the folders train/ and test/ "
-      "of aclImdb (imdb), data_batch_*.bin (cifar10), *-ubyte (mnist), pathfinder*.bin (pathfinder), recordings/ (fsdd), asc10_*_16k.ulaw (asc10) or "
+      "of aclImdb (imdb), new_aan_pairs.*.tsv or match_*.tsv (pairs), data_batch_*.bin (cifar10), *-ubyte (mnist), pathfinder*.bin (pathfinder), "
+      "recordings/ (fsdd), asc10_*_16k.ulaw (asc10) or "
       "a folder of sound files for each word (speech-commands), found none of "
       "them",
       path);
   return files;
 }
 
+/// Whether a folder holds a text with a file for each part.
+bool is_text_folder(const std::string& path) {
+  std::error_code error;
+  if (!fs::is_directory(path, error)) return false;
+  try {
+    data::byte_file(path, Split::kTrain);
+    return true;
+  } catch (const Error&) {
+    return false;
+  }
+}
+
+int check_text(const std::string& path, Reporter& reporter) {
+  const data::ByteText text = data::ByteText::open(path, 0, 0);
+  Json json;
+  json["ok"] = true;
+  json["files"] = Json::array();
+  std::string lines;
+  for (const Split split : kSplits) {
+    const std::string file = data::byte_file(path, split).string();
+    json["files"].push_back({{"path", file}, {"tokens", text.part(split).size()}});
+    lines += fmt::format("{}  {} bytes\n", file, text.part(split).size());
+  }
+  reporter.result(json, lines);
+  return 0;
+}
+
 int check_data(const std::string& path, Reporter& reporter) {
+  if (is_pair_data(path)) return check_pair_data(path, reporter);
   if (is_imdb(path)) return check_imdb(path, reporter);
   if (is_image_data(path)) return check_image_data(path, reporter);
   if (is_speech(path)) return check_speech(path, reporter);
+  if (is_text_folder(path)) return check_text(path, reporter);
   Json json;
   json["ok"] = true;
   json["files"] = Json::array();
@@ -234,6 +274,7 @@ std::string ladder_text(const data::ShortcutLadder& ladder) {
 }
 
 int stats_data(const std::string& path, const std::string& split_name, Reporter& reporter) {
+  if (is_pair_data(path)) return pair_stats(path, split_name, reporter);
   if (is_imdb(path)) return imdb_stats(path, split_name, reporter);
   if (is_image_data(path)) return image_stats(path, split_name, reporter);
   if (is_speech(path)) return speech_stats(path, split_name, reporter);

@@ -173,7 +173,7 @@ void check_run_keys_together(const Recipe& recipe, const CheckContext& context) 
   };
   static const Owned kOwned[] = {{"data.seed", {"listops", "pathfinder", "needle", "mqar"}},
                                  {"data.min_length", {"listops"}},
-                                 {"data.max_length", {"listops", "imdb"}},
+                                 {"data.max_length", {"listops", "imdb", "pairs"}},
                                  {"data.max_depth", {"listops"}},
                                  {"data.max_args", {"listops"}},
                                  {"data.train_examples", {"listops", "pathfinder", "needle", "mqar"}},
@@ -215,6 +215,10 @@ void check_run_keys_together(const Recipe& recipe, const CheckContext& context) 
   }
   require(recipe.router.target_weight > 0 || recipe.router.target_rate == defaults.router.target_rate, context, "router.target_rate", recipe,
           "has no effect unless router.target_weight is above 0");
+  require(recipe.router.target_weight > 0 || recipe.router.anneal_end == 0, context, "router.anneal_end", recipe,
+          "has no effect unless router.target_weight is above 0");
+  require(recipe.router.anneal_begin <= recipe.router.anneal_end, context, "router.anneal_begin", recipe, "must be at most router.anneal_end = {}",
+          recipe.router.anneal_end);
   if (data.name == "synthetic") {
     require(data.length > 0, context, "data.length", recipe, "must be at least 1 where data.name is \"synthetic\"");
     require(recipe.model.input == "real" || recipe.model.vocab_size > 0, context, "model.vocab_size", recipe,

@@ -133,6 +133,10 @@ std::vector<Key> make_keys() {
           "", "share of its tokens that each layer is drawn to activate, where `target_weight` is above 0"),
       key("router", "target_weight", SEQBOAT_FIELD(router.target_weight), range(0, 1e6),
           "", "weight of the squared distance from it in the loss; 0 = the router is left alone"),
+      key("router", "anneal_begin", SEQBOAT_FIELD(router.anneal_begin), range(0, kUpdates),
+          "", "update until which the target is 1, every token, before it falls to `target_rate`"),
+      key("router", "anneal_end", SEQBOAT_FIELD(router.anneal_end), range(0, kUpdates),
+          "", "update at which it has fallen to `target_rate`; 0 = it is that from the first"),
       // [task]
       model_key("task", "kind", SEQBOAT_FIELD(model.task), words({"classification", "retrieval", "language-model"}),
           "task", "task", "", "what the model is for"),
@@ -149,7 +153,7 @@ std::vector<Key> make_keys() {
       key("task", "auxiliary_weight", SEQBOAT_FIELD(train.auxiliary_weight), range(0, 1e6),
           "", "ListOps: weight, beside the label's 1, of the summed losses of the calculation's steps, each read off at its token; 0 = the label alone"),
       // [data]
-      key("data", "name", SEQBOAT_FIELD(data.name), words({"listops", "imdb", "bytes", "cifar10", "mnist", "pathfinder", "speech-commands", "fsdd", "asc10", "needle", "mqar", "synthetic"}),
+      key("data", "name", SEQBOAT_FIELD(data.name), words({"listops", "imdb", "pairs", "bytes", "cifar10", "mnist", "pathfinder", "speech-commands", "fsdd", "asc10", "needle", "mqar", "synthetic"}),
           "data", "the data set; `seqboat data list` shows all"),
       key("data", "path", SEQBOAT_FIELD(data.path), any(),
           "data", "folder of its files, made there if they can be; empty = the cache folder. bytes: the file"),
@@ -158,7 +162,7 @@ std::vector<Key> make_keys() {
       key("data", "min_length", SEQBOAT_FIELD(data.min_length), range(0, kCount),
           "", "ListOps: samples are longer than this"),
       key("data", "max_length", SEQBOAT_FIELD(data.max_length), range(2, kCount),
-          "", "ListOps: samples are shorter than this; imdb: bytes after which a text is cut"),
+          "", "ListOps: samples are shorter than this; imdb, pairs: bytes after which a text is cut"),
       key("data", "max_depth", SEQBOAT_FIELD(data.max_depth), range(2, 100),
           "", "ListOps: depth at which every node is a digit; the root has depth 1"),
       key("data", "max_args", SEQBOAT_FIELD(data.max_args), range(2, 1000),

@@ -72,6 +72,9 @@ void cut(const EvalRequest& request, config::ModelConfig* model) {
   SEQBOAT_CHECK(request.window == 0 || (model->has_unit() && model->attends()), ErrorKind::kUsage,
                 "--window {}: {} is a model of model.layer = \"{}\"; expected one that attends to a window of activated tokens", request.window,
                 where, model->layer);
+  SEQBOAT_CHECK(request.window == 0 || model->position != "local", ErrorKind::kUsage,
+                "--window {}: {} has a bias for each distance in its own window (model.position = \"local\"), which fits no other", request.window,
+                where);
   SEQBOAT_CHECK(request.truncation == 0 || model->state_encoder() == "ema", ErrorKind::kUsage,
                 "--truncation {}: {} is a model of model.layer = \"{}\" without an EMA", request.truncation, where, model->layer);
   if (request.window > 0) model->window_size = request.window;

@@ -297,7 +297,7 @@ class Trainer {
       }
       if (options.router_gradients) {
         const RouterPenalty penalty =
-            router_penalty(traces, recipe_.model.n_layers, recipe_.router.target_rate, recipe_.router.target_weight, batch.sample_size);
+            router_penalty(traces, recipe_.model.n_layers, recipe_.router.target_at(state_.step), recipe_.router.target_weight, batch.sample_size);
         last_.router_penalty += penalty.value / static_cast<double>(recipe_.train.accumulate);
         if (penalty.pull.defined()) loss = loss + penalty.pull;
       }

@@ -120,10 +120,11 @@ std::unique_ptr<Task> make_task(const config::Recipe& recipe, const std::filesys
   if (recipe.data.name == "listops") return make_listops_task(recipe, data_dir);
   if (recipe.data.name == "bytes") return make_bytes_task(recipe, data_dir);
   if (recipe.data.name == "imdb") return make_imdb_task(recipe, data_dir);
+  if (recipe.data.name == "pairs") return make_pair_task(recipe, data_dir);
   if (recipe.data.is_recall()) return make_recall_task(recipe, data_dir);
   if (recipe.data.is_image()) return make_image_task(recipe, data_dir);
   if (recipe.data.is_sound()) return make_speech_task(recipe, data_dir, sound);
-  constexpr const char* kNames = "listops, imdb, bytes, cifar10, mnist, pathfinder, speech-commands, fsdd, asc10, needle or mqar";
+  constexpr const char* kNames = "listops, imdb, pairs, bytes, cifar10, mnist, pathfinder, speech-commands, fsdd, asc10, needle or mqar";
   SEQBOAT_CHECK(recipe.data.name != "synthetic", ErrorKind::kConfig,
                 "data.name: expected {}, found \"synthetic\": those are random numbers, for `seqboat bench` alone", kNames);
   fail(ErrorKind::kConfig, "data.name: expected {}, found {}", kNames, in_quotes(recipe.data.name));

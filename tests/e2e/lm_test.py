@@ -54,7 +54,7 @@ class LanguageModel(CliTest):
     def test_what_a_user_gets_wrong(self):
         self.expect(4, *self.arguments("a"), parts=["--data FILE"])
         self.expect(4, *self.arguments("a"), "--data", self.dir / "nowhere", parts=["nowhere", "no such file"])
-        self.expect(4, *self.arguments("a"), "--data", self.dir, parts=["expected a file of bytes"])
+        self.expect(4, *self.arguments("a"), "--data", self.dir, parts=["expected a file for each of train, valid and test"])
         (self.dir / "empty").write_bytes(b"")
         self.expect(4, *self.arguments("a"), "--data", self.dir / "empty", parts=["empty"])
         (self.dir / "tiny").write_bytes(b"ab")

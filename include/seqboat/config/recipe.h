@@ -32,6 +32,15 @@ struct OptimConfig {
 struct RouterPenaltyConfig {
   double target_rate = 0.5;    ///< share of tokens that each layer is drawn to activate
   double target_weight = 0.0;  ///< 0 = off
+  int64_t anneal_begin = 0;    ///< until this update the target is 1, every token ...
+  int64_t anneal_end = 0;      ///< ... and from there to this one it falls to target_rate, evenly; 0 = it is target_rate from the first
+
+  /// The target of update `step` (from 0).
+  double target_at(int64_t step) const {
+    if (step >= anneal_end) return target_rate;
+    if (step <= anneal_begin) return 1;
+    return 1 - (1 - target_rate) * static_cast<double>(step - anneal_begin) / static_cast<double>(anneal_end - anneal_begin);
+  }
 };
 
 /// [train]
@@ -59,7 +68,7 @@ struct DataConfig {
   std::string path;              ///< where its files are or are to be made; empty = the cache folder
   int64_t seed = 0;              ///< of generated data
   int64_t min_length = 500;      ///< exclusive bounds, as in the original generator: min_length < length < max_length
-  int64_t max_length = 2000;     ///< imdb: bytes after which a text is cut
+  int64_t max_length = 2000;     ///< imdb, pairs: bytes after which a text is cut
   int64_t max_depth = 10;
   int64_t max_args = 10;
   int64_t train_examples = 96000;
@@ -107,7 +116,7 @@ struct DataConfig {
   int64_t longest() const {
     if (name == "synthetic" || is_recall()) return length;
     if (name == "bytes") return block_length;
-    if (name == "imdb") return max_length;
+    if (name == "imdb" || name == "pairs") return max_length;
     if (name == "mnist") return 28 * 28;
     if (name == "cifar10") return 32 * 32;
     if (name == "pathfinder") return image_size * image_size;

@@ -111,7 +111,7 @@ class BytesTask : public Task {
   void open() {
     SEQBOAT_CHECK(
         !path_.empty(), ErrorKind::kData,
-        "bytes: nothing to read: name a file, or a folder with one each for train, valid and test, with --data (or data.path); any file will do");
+        "bytes: nothing to read: name it with --data FILE (or data.path): any file, or a folder with one each for train, valid and test");
     if (!file_) file_ = data::ByteText::open(path_, data_.valid_share, data_.test_share);
   }
 

@@ -69,12 +69,14 @@ class ImageTask : public ClassificationTask {
               .train = recipe.data.train_examples,
               .valid = recipe.data.valid_examples,
               .test = recipe.data.test_examples} {
-    // What lies where the user says is taken as it is; elsewhere it must be what [data] describes, and is made if it can be.
-    makes_ = form_ == data::ImageForm::kPathfinder && data_dir.empty();
-    path_ = !data_dir.empty()           ? data_dir
-            : !recipe.data.path.empty() ? std::filesystem::path(recipe.data.path)
-            : makes_                    ? data::default_cache_dir() / data::pathfinder_folder_name(make_)
-                                        : data::default_cache_dir() / recipe.data.name;
+    // What lies where the user says is taken as it is, and what it lacks is made if it can be; elsewhere it must be what [data] describes.
+    as_it_is_ = !data_dir.empty();
+    path_ = !data_dir.empty()                       ? data_dir
+            : !recipe.data.path.empty()             ? std::filesystem::path(recipe.data.path)
+            : form_ == data::ImageForm::kPathfinder ? data::default_cache_dir() / data::pathfinder_folder_name(make_)
+                                                    : data::default_cache_dir() / recipe.data.name;
+    std::error_code error;
+    makes_ = form_ == data::ImageForm::kPathfinder && !std::filesystem::is_regular_file(path_, error);
     for (size_t v = 0; v < values_.size(); ++v) values_[v] = static_cast<float>((static_cast<double>(v) / 255 - data_.pixel_mean) / data_.pixel_std);
   }
 
@@ -97,13 +99,14 @@ class ImageTask : public ClassificationTask {
     if (makes_) {
       std::vector<data::Split> wanted;
       for (const data::Split split : splits) {
-        if (splits_.count(split) == 0) wanted.push_back(split);
+        const bool is_there = splits_.count(split) > 0 || (as_it_is_ && !data::find_images(form_, path_, split, options_).empty());
+        if (!is_there) wanted.push_back(split);
       }
       const auto progress = [&](const data::PathfinderProgress& at) {
         reporter.progress(
             {.label = fmt::format("pathfinder {} data", split_word(at.split)), .unit = "picture", .done = at.done, .total = at.total, .fields = {}});
       };
-      if (!data::ensure_pathfinder(path_, make_, progress, wanted).empty()) reporter.finish_progress();
+      if (!wanted.empty() && !data::ensure_pathfinder(path_, make_, progress, wanted).empty()) reporter.finish_progress();
     }
     refuse_file(splits.size() > 1);
     for (const data::Split split : splits) {
@@ -169,6 +172,7 @@ class ImageTask : public ClassificationTask {
   data::ImageReadOptions options_;
   data::PathfinderMakeOptions make_;
   bool makes_ = false;
+  bool as_it_is_ = false;
   std::filesystem::path path_;
   std::array<float, 256> values_;
   std::map<data::Split, ImageData> splits_;

@@ -22,6 +22,7 @@ inline std::vector<uint8_t> labels_of(const torch::Tensor& tokens, uint8_t (*lab
 std::unique_ptr<Task> make_bytes_task(const config::Recipe& recipe, const std::filesystem::path& data_dir);
 std::unique_ptr<Task> make_image_task(const config::Recipe& recipe, const std::filesystem::path& data_dir);
 std::unique_ptr<Task> make_imdb_task(const config::Recipe& recipe, const std::filesystem::path& data_dir);
+std::unique_ptr<Task> make_pair_task(const config::Recipe& recipe, const std::filesystem::path& data_dir);
 std::unique_ptr<Task> make_recall_task(const config::Recipe& recipe, const std::filesystem::path& data_dir);
 std::unique_ptr<Task> make_listops_task(const config::Recipe& recipe, const std::filesystem::path& data_dir);
 std::unique_ptr<Task> make_speech_task(const config::Recipe& recipe, const std::filesystem::path& data_dir, const data::SoundTools& tools);

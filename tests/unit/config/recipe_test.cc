@@ -193,11 +193,35 @@ TEST(Recipe, JsonHasEverySectionAndKey) {
 }
 
 TEST(Recipe, SyntheticDataNeedTheirSizes) {
-  expect_refused(kSmall, {"data.length=5"}, {"--set data.length=5", "belongs to data.name = \"synthetic\""});
+  expect_refused(kSmall, {"data.length=5"}, {"--set data.length=5", "belongs to data.name = \"needle\" or \"mqar\" or \"synthetic\""});
   expect_refused(kSmall, {"data.name=synthetic", "model.vocab_size=9"}, {"data.length must be at least 1", "found 0, its default"});
   expect_refused(kSmall, {"data.name=synthetic", "data.length=5"}, {"model.vocab_size must be at least 1", "found 0, its default"});
   const Recipe recipe = recipe_from_toml(kSmall, "r.toml", {"data.name=synthetic", "data.length=5", "model.input=real"});
   EXPECT_EQ(recipe.data.length, 5);
+}
+
+TEST(Recipe, TheTargetOfRoutersFallsEvenly) {
+  RouterPenaltyConfig router{.target_rate = 0.2, .target_weight = 1};
+  EXPECT_EQ(router.target_at(0), 0.2);
+  router.anneal_begin = 10;
+  router.anneal_end = 30;
+  EXPECT_EQ(router.target_at(0), 1);
+  EXPECT_EQ(router.target_at(10), 1);
+  EXPECT_DOUBLE_EQ(router.target_at(20), 0.6);
+  EXPECT_DOUBLE_EQ(router.target_at(29), 0.24);
+  EXPECT_EQ(router.target_at(30), 0.2);
+  router.anneal_begin = 30;
+  EXPECT_EQ(router.target_at(29), 1);
+  EXPECT_EQ(router.target_at(30), 0.2);
+  expect_refused(kSmall, {"router.anneal_end=5"}, {"router.anneal_end has no effect", "router.target_weight"});
+  expect_refused(kSmall, {"router.target_weight=1", "router.anneal_begin=6", "router.anneal_end=5"},
+                 {"router.anneal_begin must be at most router.anneal_end = 5", "found 6"});
+}
+
+TEST(Recipe, RecallNeedsRoomForItsQuestions) {
+  expect_refused(kSmall, {"data.pairs=4"}, {"belongs to data.name = \"needle\" or \"mqar\""});
+  expect_refused(kSmall, {"data.name=mqar", "data.length=11", "data.pairs=4"},
+                 {"data.length must be at least 12 for mqar with data.pairs = 4", "found 11"});
 }
 
 // Every recipe of the repository reads, names its command in its opening comment, and survives being resolved.
