@@ -271,6 +271,8 @@ std::vector<Key> make_keys() {
           "log_interval", "updates between lines of metrics.jsonl"),
       key("train", "recompute", SEQBOAT_FIELD(train.recompute), any(),
           "", "the backward computes layers again from their inputs: less memory, more time, the same bits; no effect with t5 positions, a last batch norm, or carried state"),
+      key("train", "init", SEQBOAT_FIELD(train.init), any(),
+          "finetune_from_model", "a model folder or run whose tensors a new run begins with, those of equal name and shape; empty = none"),
       key("train", "eval_examples", SEQBOAT_FIELD(train.eval_examples), range(0, kCount),
           "", "validation looks at the first so many examples; 0 = all"),
       // [expect]

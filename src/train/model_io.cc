@@ -87,6 +87,26 @@ void load_tensors(const std::filesystem::path& file, const std::vector<NamedTens
   }
 }
 
+std::vector<std::string> take_tensors(const std::filesystem::path& file, const std::vector<NamedTensor>& tensors) {
+  const SafetensorsFile source = SafetensorsFile::open(file);
+  std::vector<std::string> left;
+  torch::NoGradGuard no_grad;
+  for (const NamedTensor& item : tensors) {
+    const TensorView* view = source.find(item.name);
+    if (view == nullptr || view->shape != item.tensor.sizes().vec() || view->dtype != dtype_of(item)) {
+      left.push_back(item.name);
+      continue;
+    }
+    torch::Tensor loaded = torch::empty(view->shape, item.tensor.options().requires_grad(false));
+    std::memcpy(loaded.mutable_data_ptr(), view->data, view->size_bytes);
+    torch::Tensor target = item.tensor;
+    target.copy_(loaded);
+  }
+  SEQBOAT_CHECK(left.size() < tensors.size(), ErrorKind::kModel, "{}: none of its {} tensors has name and shape of one of this model's",
+                file.string(), source.tensors().size());
+  return left;
+}
+
 std::vector<NamedTensor> read_tensors(const std::filesystem::path& file) {
   const SafetensorsFile source = SafetensorsFile::open(file);
   std::vector<NamedTensor> out;

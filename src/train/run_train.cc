@@ -18,6 +18,7 @@
 #include "seqboat/train/checkpoint.h"
 #include "seqboat/train/commands.h"
 #include "seqboat/train/evaluate.h"
+#include "seqboat/train/model_io.h"
 #include "seqboat/train/optimizer.h"
 #include "seqboat/train/process.h"
 #include "seqboat/train/resume.h"
@@ -172,9 +173,20 @@ class Trainer {
     int64_t parameters = 0;
     for (const NamedParameter& p : optimizer_->parameters()) parameters += p.tensor.numel();
     log_.log(fmt::format("{}: {} layers, {} parameters", request_.recipe_name, recipe_.model.n_layers, with_commas(parameters)));
+    if (request_.dry_run) begin_with_given();
     state_.simd = kernels::simd_target();
     if (!request_.dry_run) state_.data_fingerprint = fingerprint_text();
     state_.window.active.assign(static_cast<size_t>(recipe_.model.n_layers), 0);
+  }
+
+  /// train.init: what of another model fits this one.
+  void begin_with_given() {
+    if (recipe_.train.init.empty()) return;
+    const fs::path dir = config::find_model_dir(recipe_.train.init);
+    const std::vector<NamedTensor> tensors = tensors_of(*model_);
+    const std::vector<std::string> left = take_tensors(dir / "model.safetensors", tensors);
+    log_.log(fmt::format("{} of {} tensors begin as those of {}{}{}", tensors.size() - left.size(), tensors.size(), dir.string(),
+                         left.empty() ? "" : "; drawn anew: ", fmt::join(left, ", ")));
   }
 
   void go_on() {
@@ -199,8 +211,9 @@ class Trainer {
       // An interruption may have come between a checkpoint and its export.
       if (state_.best_step > 0) store_.export_model(state_.best_step);
       log_.log(fmt::format("{}: goes on after step {} of {}", request_.run_dir.string(), state_.step, recipe_.train.steps));
-    } else if (going_on_) {
-      log_.log(fmt::format("{}: has no checkpoint yet and begins anew", request_.run_dir.string()));
+    } else {
+      if (going_on_) log_.log(fmt::format("{}: has no checkpoint yet and begins anew", request_.run_dir.string()));
+      begin_with_given();
     }
     store_.prune(recipe_.train.keep, state_.best_step);
     saved_step_ = state_.step;

@@ -59,6 +59,7 @@ struct TrainConfig {
   /// ListOps: weight, beside the label's 1, of the summed losses of the calculation's steps (data::listops_steps), each read off at its token; 0 =
   /// the label alone
   double auxiliary_weight = 0.0;
+  std::string init = {};      ///< a model folder or run whose tensors a new run begins with, those of equal name and shape; empty = none
   int64_t eval_examples = 0;  ///< validation looks at so many examples; 0 = all
 };
 

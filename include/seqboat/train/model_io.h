@@ -29,6 +29,10 @@ void save_tensors(const std::filesystem::path& file, const std::vector<NamedTens
 /// is missing, unknown, or of another shape or dtype; nothing is changed unless everything fits.
 void load_tensors(const std::filesystem::path& file, const std::vector<NamedTensor>& tensors);
 
+/// Fills those of the tensors that the file has with the same name, shape and dtype, and leaves the others as they are; returns the names of these.
+/// Error (kModel) if none fits.
+std::vector<std::string> take_tensors(const std::filesystem::path& file, const std::vector<NamedTensor>& tensors);
+
 /// Every tensor of a file, copied. Error (kModel), also for a dtype that save_tensors() does not write.
 std::vector<NamedTensor> read_tensors(const std::filesystem::path& file);
 

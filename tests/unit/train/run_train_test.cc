@@ -2,6 +2,7 @@
 
 #include <cstdlib>
 #include <fstream>
+#include <map>
 #include <nlohmann/json.hpp>
 #include <set>
 #include <string>
@@ -269,6 +270,47 @@ TEST_F(RunTrain, StepsOfTheCalculationAreLearned) {
   EXPECT_LT(losses[1], std::log(10.0));
   EXPECT_EQ(read_file(run("plain") / "model/config.json"), read_file(run("steps") / "model/config.json"));
   EXPECT_FALSE(read_file(run("plain") / "model/model.safetensors") == read_file(run("steps") / "model/model.safetensors"));
+}
+
+TEST_F(RunTrain, BeginsWithWhatFitsOfAnotherModel) {
+  Listener listener;
+  ASSERT_EQ(train_tiny(recipe(), run("a"), &listener), 0);
+  // As good as no step: what it begins with is what it ends with.
+  config::Recipe begun = recipe();
+  begun.train.init = run("a").string();
+  begun.train.steps = 1;
+  begun.train.eval_every = 0;
+  begun.optim = {.lr = 1e-12, .weight_decay = 0, .schedule = "constant", .total_steps = 5};
+  begun.model.d_classifier = 12;  // another head
+  ASSERT_EQ(train_tiny(begun, run("b"), &listener), 0);
+  std::map<std::string, torch::Tensor> from;
+  for (const NamedTensor& item : read_tensors(run("a") / "model/model.safetensors")) from.emplace(item.name, item.tensor);
+  int taken = 0, anew = 0;
+  for (const NamedTensor& item : read_tensors(run("b") / "model/model.safetensors")) {
+    if (item.name.rfind("classifier.", 0) == 0) {
+      ++anew;
+      continue;
+    }
+    ASSERT_EQ(from.count(item.name), 1u) << item.name;
+    EXPECT_TRUE(torch::allclose(item.tensor, from[item.name], 0, 1e-9)) << item.name;
+    ++taken;
+  }
+  EXPECT_GT(taken, 10);
+  EXPECT_EQ(anew, 3);
+  const auto said = std::find_if(listener.logs.begin(), listener.logs.end(), [](const auto& line) { return line.find("drawn anew") != line.npos; });
+  ASSERT_NE(said, listener.logs.end());
+  EXPECT_NE(said->find(std::to_string(taken) + " of " + std::to_string(taken + anew) + " tensors"), std::string::npos) << *said;
+  // Going on asks the other model for nothing.
+  fs::remove_all(run("a"));
+  begun.train.steps = 2;
+  EXPECT_EQ(train_tiny(begun, run("b"), &listener), 0);
+  expect_error(ErrorKind::kUsage, {run("a").string()}, [&] { train_tiny(begun, run("c"), &listener); });
+  config::Recipe other = recipe();
+  other.train.init = run("b").string();
+  other.model.layer = "attention";
+  other.model.d_model = 20;
+  other.model.d_classifier = 14;
+  expect_error(ErrorKind::kModel, {"none of its", "has name and shape"}, [&] { train_tiny(other, run("d"), &listener); });
 }
 
 TEST_F(RunTrain, NoReadableCheckpointIsAnErrorThatHarmsNothing) {
