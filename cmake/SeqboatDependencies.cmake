@@ -76,6 +76,12 @@ add_library(seqboat_sound INTERFACE IMPORTED GLOBAL)
 target_include_directories(seqboat_sound SYSTEM INTERFACE ${SEQBOAT_SNDFILE_INCLUDE} ${SEQBOAT_SAMPLERATE_INCLUDE})
 target_link_libraries(seqboat_sound INTERFACE ${SEQBOAT_SNDFILE_LIB} ${SEQBOAT_SAMPLERATE_LIB})
 
+find_path(SEQBOAT_PNG_INCLUDE png.h REQUIRED)
+find_library(SEQBOAT_PNG_LIB png REQUIRED)
+add_library(seqboat_png INTERFACE IMPORTED GLOBAL)
+target_include_directories(seqboat_png SYSTEM INTERFACE ${SEQBOAT_PNG_INCLUDE})
+target_link_libraries(seqboat_png INTERFACE ${SEQBOAT_PNG_LIB})
+
 if(SEQBOAT_BUILD_TESTS)
   find_package(GTest REQUIRED)
   find_path(SEQBOAT_RAPIDCHECK_INCLUDE rapidcheck.h REQUIRED)

@@ -27,6 +27,7 @@ packages=(
   "libcli11-dev header:CLI/CLI.hpp"
   "libtomlplusplus-dev header:toml++/toml.h"
   "libsndfile1-dev header:sndfile.h"
+  "libpng-dev header:png.h"
   "libsamplerate0-dev header:samplerate.h"
   "libgtest-dev header:gtest/gtest.h"
   "librapidcheck-dev header:rapidcheck.h"

@@ -106,6 +106,7 @@ CLI::Validator data_name() {
 struct MakeOptions {
   std::string name;
   std::string out;
+  std::string from;  ///< Pathfinder
   bool small = false;
   data::ListopsMakeOptions listops;
   // What the user named, over the defaults of either form.
@@ -125,6 +126,7 @@ int make_data(MakeOptions options, Reporter& reporter) {
     SEQBOAT_CHECK(!others, ErrorKind::kUsage,
                   "data make pathfinder: expected --size, --count, --train, --valid, --test and --seed, found an option of listops");
     return make_pathfinder({.out = options.out,
+                            .from = options.from,
                             .size = options.size,
                             .count = options.count,
                             .train = options.train,
@@ -133,8 +135,11 @@ int make_data(MakeOptions options, Reporter& reporter) {
                             .seed = listops.seed},
                            reporter);
   }
-  SEQBOAT_CHECK(!options.size && !options.count, ErrorKind::kUsage, "data make {}: {} is an option of pathfinder", options.name,
-                options.size ? "--size" : "--count");
+  SEQBOAT_CHECK(!options.size && !options.count && options.from.empty(), ErrorKind::kUsage, "data make {}: {} is an option of pathfinder",
+                options.name,
+                options.size    ? "--size"
+                : options.count ? "--count"
+                                : "--from");
   listops.train = options.train.value_or(listops.train);
   listops.valid = options.valid.value_or(listops.valid);
   listops.test = options.test.value_or(listops.test);
@@ -358,6 +363,7 @@ void add_data(CLI::App* app, Invocation* invocation) {
   whole("--test", options->test, "samples to test on; default 2000, pathfinder 20000", 1);
   whole("--size", options->size, "pathfinder: height and width, 32 (the default) or 128 (Path-X)", 1);
   whole("--count", options->count, "pathfinder: pictures in all, a tenth of them to validate and a tenth to test on", 1);
+  make->add_option("--from", options->from, "pathfinder: packs the published folders (metadata/, imgs/) instead of generating")->type_name("DIR");
   make->add_flag("--parentheses", options->listops.parentheses, "writes the original files' parentheses");
   add_common_options(make, invocation);
   make->footer(examples("seqboat data make listops --short --train 10000 --out /tmp/listops",

@@ -10,6 +10,7 @@
 #include <nlohmann/json.hpp>
 #include <set>
 
+#include "pathfinder_import.h"
 #include "seqboat/base/error.h"
 #include "seqboat/data/images.h"
 #include "seqboat/data/listops_cache.h"
@@ -196,6 +197,12 @@ int make_pathfinder(const PathfinderRequest& request, Reporter& reporter) {
   data::PathfinderMakeOptions options;
   options.size = request.size.value_or(32);
   SEQBOAT_CHECK(options.size == 32 || options.size == 128, ErrorKind::kUsage, "--size: expected 32 or 128, found {}", options.size);
+  if (!request.from.empty()) {
+    SEQBOAT_CHECK(!request.count && !request.train && !request.valid && !request.test && request.seed == 0, ErrorKind::kUsage,
+                  "--from packs all pictures that it finds: it goes with --size and --out alone");
+    SEQBOAT_CHECK(!request.out.empty(), ErrorKind::kUsage, "--from: give a folder for what is packed with --out");
+    return import_pathfinder(request.from, request.out, options.size, reporter);
+  }
   options.seed = request.seed;
   if (request.count) {
     SEQBOAT_CHECK(!request.train && !request.valid && !request.test, ErrorKind::kUsage,

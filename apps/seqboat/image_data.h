@@ -18,7 +18,8 @@ int image_stats(const std::filesystem::path& path, const std::string& split, Rep
 
 /// What `data make pathfinder` was told.
 struct PathfinderRequest {
-  std::string out;  ///< empty = a folder in the cache, named after the settings
+  std::string out;   ///< empty = a folder in the cache, named after the settings
+  std::string from;  ///< the published folders, which are packed; empty = pictures are generated
   std::optional<int64_t> size, count, train, valid, test;
   uint64_t seed = 0;
 };

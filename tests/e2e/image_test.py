@@ -4,6 +4,7 @@ import json
 import random
 import struct
 import unittest
+import zlib
 
 from support import HAS_TRAIN, CliTest
 
@@ -11,6 +12,15 @@ TINY = {
     "model.d_model": 8, "model.d_hidden": 8, "model.d_attn": 4, "model.d_state": 2, "model.n_layers": 1, "model.window_size": 8, "model.truncation": 0,
     "task.d_classifier": 8, "train.batch_size": 4, "train.steps": 6, "optim.total_steps": 6, "optim.warmup": 2, "train.eval_every": 3, "train.log_every": 2,
 }
+
+
+def png(pixels, side):
+    """A grey picture as a file."""
+    def chunk(kind, data):
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    rows = b"".join(b"\0" + pixels[y * side:(y + 1) * side] for y in range(side))
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", struct.pack(">IIBBBBB", side, side, 8, 0, 0, 0, 0)) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
 
 
 def train_words(recipe, out, **changes):
@@ -54,6 +64,38 @@ class Pictures(CliTest):
         self.expect(2, "data", "make", "pathfinder", "--max-depth", 3, "--out", self.dir / "x", parts=["listops"])
         self.expect(2, "data", "make", "listops", "--size", 32, "--out", self.dir / "x", parts=["--size"])
         self.assertFalse((self.dir / "x").exists())
+
+    def test_published_pathfinder_is_packed(self):
+        draw, published = random.Random(2), self.dir / "pathfinder32" / "curv_contour_length_14"
+        pictures = []
+        for batch in (0, 1, 10):  # by number, not by name
+            (published / "imgs" / str(batch)).mkdir(parents=True)
+            (published / "metadata").mkdir(exist_ok=True)
+            lines = []
+            for number in range(8):
+                pixels, label = draw.randbytes(1024), draw.randrange(2)
+                (published / "imgs" / str(batch) / f"sample_{number}.png").write_bytes(png(pixels, 32))
+                lines.append(f"imgs/{batch} sample_{number}.png {number} {label} 1.8 14 1 2 3\n")
+                pictures.append(bytes([label]) + pixels)
+            (published / "metadata" / f"{batch}.npy").write_text("".join(lines))
+        out = self.dir / "packed"
+        made = self.json_of("data", "make", "pathfinder", "--from", self.dir / "pathfinder32", "--out", out)
+        self.assertEqual(made["made"], ["train", "val", "test"])
+        for name, wanted in (("train", lambda i: i % 10 < 8), ("val", lambda i: i % 10 == 8), ("test", lambda i: i % 10 == 9)):
+            self.assertEqual((out / f"pathfinder32_{name}.bin").read_bytes(), b"".join(p for i, p in enumerate(pictures) if wanted(i)), name)
+        make = lambda code, *words, parts: self.expect(code, "data", "make", "pathfinder", "--quiet", *words, parts=parts)
+        make(2, "--from", published, "--out", out, parts=["pathfinder32_train.bin is there already"])
+        make(2, "--from", published, parts=["--out"])
+        make(2, "--from", published, "--out", self.dir / "x", "--count", 20, parts=["--from"])
+        make(4, "--from", self.cifar, "--out", self.dir / "x", parts=["metadata and imgs"])
+        make(4, "--from", published, "--out", self.dir / "x", "--size", 128, parts=["sample_0.png", "128 x 128", "32 x 32"])
+        (published / "imgs" / "1" / "sample_3.png").write_bytes(b"no picture")
+        make(4, "--from", published, "--out", self.dir / "x", parts=["imgs/1/sample_3.png"])
+        (published / "metadata" / "1.npy").write_text("imgs/1 sample_0.png 0 2\n")
+        make(4, "--from", published, "--out", self.dir / "x", parts=["1.npy:1", "label", "0 or 1", "2"])
+        (published / "metadata" / "1.npy").write_bytes(b"\x93NUMPY")
+        make(4, "--from", published, "--out", self.dir / "x", parts=["1.npy", "array of NumPy's"])
+        self.assertEqual(list(self.dir.glob("x/*")), [])
 
     @unittest.skipUnless(HAS_TRAIN, "this build has no LibTorch: no train, no eval")
     def test_from_files_to_an_accuracy(self):

@@ -304,7 +304,7 @@ TEST_F(RunTrain, BeginsWithWhatFitsOfAnotherModel) {
   fs::remove_all(run("a"));
   begun.train.steps = 2;
   EXPECT_EQ(train_tiny(begun, run("b"), &listener), 0);
-  expect_error(ErrorKind::kUsage, {run("a").string()}, [&] { train_tiny(begun, run("c"), &listener); });
+  expect_error(ErrorKind::kModel, {run("a").string()}, [&] { train_tiny(begun, run("c"), &listener); });
   config::Recipe other = recipe();
   other.train.init = run("b").string();
   other.model.layer = "attention";
