@@ -259,6 +259,8 @@ void check_run_keys_together(const Recipe& recipe, const CheckContext& context) 
     require(!data.carry_state || train.batch_size > 0, context, "train.batch_size", recipe, "must be at least 1 with data.carry_state");
     require(!data.carry_state || train.max_tokens == 0, context, "train.max_tokens", recipe, "must be 0 with data.carry_state");
   }
+  require(!recipe.router.memory_gradient || (recipe.model.uses_router() && recipe.model.attends()), context, "router.memory_gradient", recipe,
+          "must be false for a layer without a router");
   require(recipe.router.target_weight == 0 || recipe.model.uses_router(), context, "router.target_weight", recipe,
           "must be 0 for a layer without a router");
 

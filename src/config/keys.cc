@@ -133,6 +133,8 @@ std::vector<Key> make_keys() {
           "", "share of its tokens that each layer is drawn to activate, where `target_weight` is above 0"),
       key("router", "target_weight", SEQBOAT_FIELD(router.target_weight), range(0, 1e6),
           "", "weight of the squared distance from it in the loss; 0 = the router is left alone"),
+      key("router", "memory_gradient", SEQBOAT_FIELD(router.memory_gradient), any(),
+          "", "training: that others attend to a token trains its router, too, straight through ([MODULES.md](MODULES.md)); the same results, at the composite's speed"),
       key("router", "anneal_begin", SEQBOAT_FIELD(router.anneal_begin), range(0, kUpdates),
           "", "update until which the target is 1, every token, before it falls to `target_rate`"),
       key("router", "anneal_end", SEQBOAT_FIELD(router.anneal_end), range(0, kUpdates),

@@ -127,9 +127,11 @@ Tensor GatedAttentionUnitImpl::attend_with_state(const Tensor& q, const Tensor& 
 }
 
 Tensor GatedAttentionUnitImpl::apply(const Tensor& m, const Tensor& positions, const Tensor& cu_seqlens, LayerTrace* trace, AttentionState* state,
-                                     Tensor* distances) {
+                                     Tensor* distances, const Tensor& confidence) {
   const Tensor base = ops::activation(in_proj(m), "silu");
-  const Tensor z = base.narrow(1, 0, d_attn_), r = base.narrow(1, d_attn_, d_hidden_), v = base.narrow(1, d_attn_ + d_hidden_, d_hidden_);
+  const Tensor z = base.narrow(1, 0, d_attn_), r = base.narrow(1, d_attn_, d_hidden_);
+  Tensor v = base.narrow(1, d_attn_ + d_hidden_, d_hidden_);
+  if (confidence.defined()) v = v * (1 + (confidence - confidence.detach())).unsqueeze(1);
   Tensor q = z * qk_gamma[0] + qk_beta[0], k = z * qk_gamma[1] + qk_beta[1];
   if (trace != nullptr) {
     trace->q = q;
@@ -147,7 +149,7 @@ Tensor GatedAttentionUnitImpl::apply(const Tensor& m, const Tensor& positions, c
 }
 
 Tensor GatedAttentionUnitImpl::forward(const Tensor& m, const SubModuleCall& call) {
-  const Tensor h = apply(m, call.tokens.positions, call.tokens.cu_seqlens, call.details, call.state, call.distances);
+  const Tensor h = apply(m, call.tokens.positions, call.tokens.cu_seqlens, call.details, call.state, call.distances, call.confidence);
   return dropout(h, options_.dropout, is_training(), call.random, call.tokens, call.layer, kDropoutAttention);
 }
 

@@ -38,7 +38,8 @@ SeqBoatLayerImpl::SeqBoatLayerImpl(const SeqBoatLayerOptions& options, PhiloxStr
 Tensor SeqBoatLayerImpl::forward(const Tensor& x, const PackedLayout& layout, const ForwardOptions& options, int64_t layer) {
   const bool attention_fuses = !attention || (!attention->uses_composite() && options_.attention.position != "t5");
   const bool router_fuses = router || !learns_;
-  const bool can_fuse = fused_ && options.state == nullptr && attention_fuses && router_fuses && (options_.prenorm || options_.norm != "batchnorm");
+  const bool can_fuse = fused_ && options.state == nullptr && !(options.memory_gradients && learns_) && attention_fuses && router_fuses &&
+                        (options_.prenorm || options_.norm != "batchnorm");
   const NormImpl::Statistics first_norm = options_.prenorm ? norm->statistics(x) : NormImpl::Statistics{};
   if (!can_fuse) return forward_composite(x, layout, options, layer, first_norm);
   const Tensor y = forward_fused(x, layout, options, layer, first_norm);

@@ -11,7 +11,9 @@ using torch::Tensor;
 Tensor activate(SubModule& module, const RouterDecision& decision, const Tensor& state, const PackedLayout& layout, const ForwardOptions& options,
                 int64_t layer, int64_t number, AttentionState* carried, LayerTrace* details, Tensor* distances) {
   const int64_t key = layer + (number << 20);  // the first one's is the layer's own
-  const auto call = [&](const PackedLayout& tokens) { return SubModuleCall{tokens, options.random, key, carried, details, distances}; };
+  const auto call = [&](const PackedLayout& tokens) {
+    return SubModuleCall{.tokens = tokens, .random = options.random, .layer = key, .state = carried, .details = details, .distances = distances};
+  };
   if (!decision.active.defined()) {
     const Tensor h = module.forward(state, call(layout));
     return decision.p.defined() ? h * decision.p.unsqueeze(1) : h;
@@ -19,10 +21,13 @@ Tensor activate(SubModule& module, const RouterDecision& decision, const Tensor&
   const auto [index, times, offsets] = ops::active_index(decision.active, layout.cu_seqlens);
   // Times count from the beginning of the sequence, which may lie before this chunk.
   const PackedLayout tokens{offsets, layout.positions.index_select(0, index), layout.sequence_ids.index_select(0, index), layout.pass};
-  Tensor h = module.forward(ops::compress(state, decision.active, index), call(tokens));
+  SubModuleCall of_tokens = call(tokens);
+  const Tensor confidence = decision.p.defined() ? ops::compress(decision.p.unsqueeze(1), decision.active, index) : Tensor();
+  if (options.memory_gradients && confidence.defined()) of_tokens.confidence = confidence.squeeze(1);
+  Tensor h = module.forward(ops::compress(state, decision.active, index), of_tokens);
   TORCH_CHECK(h.dim() == 2 && h.size(0) == index.size(0), "seqboat::nn::SparseModularActivation: a sub-module must return a row for each of its ",
               index.size(0), " tokens, got ", h.sizes());
-  if (decision.p.defined()) h = h * ops::compress(decision.p.unsqueeze(1), decision.active, index);
+  if (confidence.defined()) h = h * confidence;
   return ops::extract(h, decision.active, index);
 }
 

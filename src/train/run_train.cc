@@ -297,6 +297,7 @@ class Trainer {
                         .sequence_ids = batch.sequence_ids};
       options.trace = &traces;
       options.router_gradients = recipe_.router.target_weight > 0;
+      options.memory_gradients = recipe_.router.memory_gradient;
       if (recipe_.data.carry_state) options.state = &state_.stream;
       nn::TokenQuery query{.rows = batch.token_rows, .logits = {}};
       if (query.rows.defined()) options.query = &query;

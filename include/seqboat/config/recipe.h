@@ -30,10 +30,11 @@ struct OptimConfig {
 
 /// [router], what training does to it: the penalty  weight * sum over layers of (activated share - rate)^2  (docs/CONFIG.md).
 struct RouterPenaltyConfig {
-  double target_rate = 0.5;    ///< share of tokens that each layer is drawn to activate
-  double target_weight = 0.0;  ///< 0 = off
-  int64_t anneal_begin = 0;    ///< until this update the target is 1, every token ...
-  int64_t anneal_end = 0;      ///< ... and from there to this one it falls to target_rate, evenly; 0 = it is target_rate from the first
+  double target_rate = 0.5;      ///< share of tokens that each layer is drawn to activate
+  double target_weight = 0.0;    ///< 0 = off
+  bool memory_gradient = false;  ///< a token that others attend to trains its router by that, too
+  int64_t anneal_begin = 0;      ///< until this update the target is 1, every token ...
+  int64_t anneal_end = 0;        ///< ... and from there to this one it falls to target_rate, evenly; 0 = it is target_rate from the first
 
   /// The target of update `step` (from 0).
   double target_at(int64_t step) const {

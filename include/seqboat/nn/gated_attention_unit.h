@@ -62,7 +62,7 @@ class GatedAttentionUnitImpl : public SubModule {
   /// state: keys and values of the sequences' earlier chunks, which the queries see as well; moved on to hold this chunk's. Causal, with a window.
   /// distances: written, how far each query looks (attention_distances.h).
   torch::Tensor apply(const torch::Tensor& m, const torch::Tensor& positions, const torch::Tensor& cu_seqlens, LayerTrace* trace = nullptr,
-                      AttentionState* state = nullptr, torch::Tensor* distances = nullptr);
+                      AttentionState* state = nullptr, torch::Tensor* distances = nullptr, const torch::Tensor& confidence = {});
   /// The same, dropped out on its way out.
   torch::Tensor forward(const torch::Tensor& m, const SubModuleCall& call) override;
 

@@ -63,6 +63,9 @@ struct ForwardOptions {
   bool distances = false;  ///< the traces tell how far attention reaches; costs another two passes of attention, in float64
   /// The traces' probabilities keep their gradient: for a penalty on how much is activated.
   bool router_gradients = false;
+  /// A token's probability also gets the gradient of being attended to, straight through: its value counts as  v (1 + p - p'),  p' = p without a
+  /// gradient. The result has the same bits; layers then go by their composite.
+  bool memory_gradients = false;
   /// Causal language models: the sequences go on where this state stands (model_state.h), and it is moved to their ends. nullptr: they begin.
   ModelState* state = nullptr;
   /// In training a layer keeps its input alone for the backward, which computes the rest again: less memory for time.

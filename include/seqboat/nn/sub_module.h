@@ -9,11 +9,13 @@ namespace seqboat::nn {
 
 /// What a sub-module is told beside the states of the tokens that it works on.
 struct SubModuleCall {
-  const PackedLayout& tokens;          ///< of the activated tokens: offsets (B+1), times within their sequences (K), their sequences' ids (K)
-  const RandomKey& random;             ///< key of dropout
-  int64_t layer = 0;                   ///< number in the stack, as a key of dropout
-  AttentionState* state = nullptr;     ///< what the sequences' earlier chunks left, to go on from and move on; nullptr: they begin here
-  LayerTrace* details = nullptr;       ///< asks for intermediates
+  const PackedLayout& tokens;       ///< of the activated tokens: offsets (B+1), times within their sequences (K), their sequences' ids (K)
+  const RandomKey& random;          ///< key of dropout
+  int64_t layer = 0;                ///< number in the stack, as a key of dropout
+  AttentionState* state = nullptr;  ///< what the sequences' earlier chunks left, to go on from and move on; nullptr: they begin here
+  LayerTrace* details = nullptr;    ///< asks for intermediates
+  torch::Tensor confidence =
+      {};  ///< (K) the router's, where a token that others look at is to train it (ForwardOptions::memory_gradients); or undefined
   torch::Tensor* distances = nullptr;  ///< asks how far each token's attention looks (attention_distances.h); may be left alone
 };
 

@@ -131,6 +131,7 @@ Tensor BenchModel::forward(const BenchBatch& batch, uint64_t update) {
   options.forced_active = batch.forced_active;
   options.trace = &traces_;
   options.router_gradients = train_ && recipe_.router.target_weight > 0;
+  options.memory_gradients = train_ && recipe_.router.memory_gradient;
   options.recompute = train_ && recipe_.train.recompute;
   return model_->forward(batch.src, batch.src1 ? &*batch.src1 : nullptr, options);
 }

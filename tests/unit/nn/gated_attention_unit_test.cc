@@ -82,5 +82,27 @@ TEST(GatedAttentionUnit, Misuse) {
   EXPECT_C10_ERROR(nn::GatedAttentionUnit(kD, kZ, kH, unknown, random), "kind must be simple, local, rotary or t5, got 'learned'");
 }
 
+// Straight through: nothing changes but the gradient of the confidence, which is that of a factor on the token's value.
+TEST(GatedAttentionUnit, ATokenThatOthersLookAtTrainsItsConfidence) {
+  nn::AttentionOptions options;
+  options.window = 4;
+  options.causal = true;
+  options.max_positions = 50;
+  auto unit = make_unit(options);
+  const Tensor m = torch::randn({20, kD}, torch::kFloat64), w = torch::randn({20, kD}, torch::kFloat64), times = torch::arange(20);
+  const Tensor confidence = torch::rand({20}, torch::kFloat64).requires_grad_(true);
+  const auto with_confidence = [&] { return unit->apply(m, times, offsets({12, 8}), nullptr, nullptr, nullptr, confidence); };
+  const Tensor plain = unit->apply(m, times, offsets({12, 8}));
+  EXPECT_TRUE(test::same_bits(with_confidence(), plain));
+  (with_confidence() * w).sum().backward();
+  // All values times s are the result without the bias times s.
+  const double slope = ((plain - unit->out_proj->bias) * w).sum().item<double>();
+  EXPECT_NEAR(confidence.grad().sum().item<double>(), slope, 1e-10 * (1 + std::abs(slope)));
+  // The first three results look at the first three tokens alone.
+  const Tensor share = torch::autograd::grad({(with_confidence() * w).narrow(0, 0, 3).sum()}, {confidence})[0];
+  EXPECT_EQ(share.narrow(0, 3, 17).abs().max().item<double>(), 0.0);
+  EXPECT_GT(share.narrow(0, 0, 3).abs().min().item<double>(), 0.0);
+}
+
 }  // namespace
 }  // namespace seqboat
