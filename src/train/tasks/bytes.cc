@@ -109,9 +109,8 @@ class BytesTask : public Task {
 
  private:
   void open() {
-    SEQBOAT_CHECK(
-        !path_.empty(), ErrorKind::kData,
-        "bytes: nothing to read: name it with --data FILE (or data.path): any file, or a folder with one each for train, valid and test");
+    SEQBOAT_CHECK(!path_.empty(), ErrorKind::kData,
+                  "bytes: nothing to read: name it with --data FILE (or data.path): any file, or a folder with one each for train, valid and test");
     if (!file_) file_ = data::ByteText::open(path_, data_.valid_share, data_.test_share);
   }
 
