@@ -188,7 +188,7 @@ class Bash(CompletionTest):
     def test_fixed_words(self):
         answers = self.offers("seqboat eval m --split v", "seqboat eval m --split=te", "seqboat completion ", "seqboat data make ",
                               "seqboat train x --threads ", "seqboat eval m --force ")
-        self.assertEqual(answers, [["valid", "val"], ["test"], ["bash", "zsh", "fish"], ["listops"], [], ["none", "all", "random", "inverted"]])
+        self.assertEqual(answers, [["valid", "val"], ["test"], ["bash", "zsh", "fish"], ["listops", "pathfinder"], [], ["none", "all", "random", "inverted"]])
 
     def test_recipes(self):
         answers = self.offers("seqboat train ", "seqboat recipes show lra/listops-q", "seqboat train --steps 3 lra/listops-q",
