@@ -420,7 +420,7 @@ SpeechFit parse_speech_fit(const std::string& name) {
 }
 
 int16_t decode_mu_law(uint8_t byte) noexcept {
-  const int u = ~byte & 0xff, exponent = u >> 4 & 7, magnitude = (((u & 15) << 3) + 132 << exponent) - 132;
+  const int u = ~byte & 0xff, exponent = u >> 4 & 7, magnitude = ((((u & 15) << 3) + 132) << exponent) - 132;
   return static_cast<int16_t>((u & 128) != 0 ? -magnitude : magnitude);
 }
 
