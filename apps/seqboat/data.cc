@@ -2,7 +2,6 @@
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
-#include <chrono>
 #include <filesystem>
 #include <memory>
 #include <nlohmann/json.hpp>
@@ -11,6 +10,7 @@
 #include "command.h"
 #include "image_data.h"
 #include "imdb_data.h"
+#include "make_splits.h"
 #include "pair_data.h"
 #include "seqboat/base/error.h"
 #include "seqboat/base/text.h"
@@ -114,11 +114,6 @@ struct MakeOptions {
   std::optional<int64_t> size, count;  ///< Pathfinder
 };
 
-/// Thrown through the generator, which then leaves no unfinished file.
-struct Interrupted {
-  int signal;
-};
-
 int make_data(MakeOptions options, Reporter& reporter) {
   data::ListopsMakeOptions& listops = options.listops;
   if (options.name == "pathfinder") {
@@ -151,37 +146,17 @@ int make_data(MakeOptions options, Reporter& reporter) {
   listops.shape.validate();
   const fs::path folder = options.out.empty() ? data::default_cache_dir() / data::listops_folder_name(listops) : fs::path(options.out);
 
-  const auto begin = std::chrono::steady_clock::now();
-  const std::atomic<int>& stop = become_cooperative();
-  std::vector<Split> made;
-  try {
-    made = data::ensure_listops(folder, listops, [&](const data::ListopsProgress& progress) {
-      if (const int signal = stop.load(); signal != 0) throw Interrupted{signal};
-      reporter.progress({fmt::format("listops {}", data::split_name(progress.split)), "samples", progress.done, progress.total, -1, {}});
-    });
-  } catch (const Interrupted& interrupted) {
-    reporter.finish_progress();
-    reporter.warn("interrupted; the same command makes what is left");
-    return 128 + interrupted.signal;
-  }
-  const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
-
-  Json json;
-  json["data"] = options.name;
-  json["path"] = folder.string();
-  json["made"] = Json::array();
-  json["files"] = Json::array();
-  std::string text;
-  for (const Split split : kSplits) {
-    const bool is_new = std::find(made.begin(), made.end(), split) != made.end();
-    if (is_new) json["made"].push_back(data::split_name(split));
-    const std::string file = data::listops_file(folder, split).string();
-    json["files"].push_back(file);
-    text += fmt::format("{}  {} samples{}\n", file, listops.count(split), is_new ? "" : ", there before");
-  }
-  json["seconds"] = seconds;
-  reporter.result(json, text);
-  return 0;
+  return make_splits({.name = options.name,
+                      .unit = "samples",
+                      .folder = folder,
+                      .file = [&](Split split) { return data::listops_file(folder, split); },
+                      .count = [&](Split split) { return listops.count(split); },
+                      .make =
+                          [&](const SplitMaker::Progress& progress) {
+                            return data::ensure_listops(folder, listops,
+                                                        [&](const data::ListopsProgress& at) { progress(at.split, at.done, at.total); });
+                          }},
+                     reporter);
 }
 
 // The files that a path means: itself, or the splits of a folder.

@@ -4,12 +4,11 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <atomic>
-#include <chrono>
 #include <cmath>
 #include <nlohmann/json.hpp>
 #include <set>
 
+#include "make_splits.h"
 #include "pathfinder_import.h"
 #include "seqboat/base/error.h"
 #include "seqboat/data/images.h"
@@ -217,38 +216,17 @@ int make_pathfinder(const PathfinderRequest& request, Reporter& reporter) {
   options.test = request.test.value_or(options.test);
   const fs::path folder = request.out.empty() ? data::default_cache_dir() / data::pathfinder_folder_name(options) : fs::path(request.out);
 
-  struct Interrupted {
-    int signal;
-  };
-  const auto begin = std::chrono::steady_clock::now();
-  const std::atomic<int>& stop = become_cooperative();
-  std::vector<Split> made;
-  try {
-    made = data::ensure_pathfinder(folder, options, [&](const data::PathfinderProgress& progress) {
-      if (const int signal = stop.load(); signal != 0) throw Interrupted{signal};
-      reporter.progress({fmt::format("pathfinder {}", data::split_name(progress.split)), "pictures", progress.done, progress.total, -1, {}});
-    });
-  } catch (const Interrupted& interrupted) {
-    reporter.finish_progress();
-    reporter.warn("interrupted; the same command makes what is left");
-    return 128 + interrupted.signal;
-  }
-  Json json;
-  json["data"] = "pathfinder";
-  json["path"] = folder.string();
-  json["made"] = Json::array();
-  json["files"] = Json::array();
-  std::string text;
-  for (const Split split : kSplits) {
-    const bool is_new = std::find(made.begin(), made.end(), split) != made.end();
-    if (is_new) json["made"].push_back(data::split_name(split));
-    const std::string file = data::pathfinder_file(folder, options.size, split).string();
-    json["files"].push_back(file);
-    text += fmt::format("{}  {} pictures{}\n", file, options.count(split), is_new ? "" : ", there before");
-  }
-  json["seconds"] = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
-  reporter.result(json, text);
-  return 0;
+  return make_splits({.name = "pathfinder",
+                      .unit = "pictures",
+                      .folder = folder,
+                      .file = [&](Split split) { return data::pathfinder_file(folder, options.size, split); },
+                      .count = [&](Split split) { return options.count(split); },
+                      .make =
+                          [&](const SplitMaker::Progress& progress) {
+                            return data::ensure_pathfinder(folder, options,
+                                                           [&](const data::PathfinderProgress& at) { progress(at.split, at.done, at.total); });
+                          }},
+                     reporter);
 }
 
 }  // namespace seqboat::app
